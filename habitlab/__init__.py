@@ -1,0 +1,3 @@
+"""HabitLab: a research workbench for habit data, with reproducible reports."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What holds in the data: claims, behaviour, experiments."""

@@ -1,0 +1,1 @@
+"""Features of users, habits and their history, each one point-in-time."""

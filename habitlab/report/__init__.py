@@ -1,0 +1,1 @@
+"""Run notebooks, keep their findings, and publish them as reports."""

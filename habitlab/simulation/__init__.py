@@ -1,0 +1,1 @@
+"""The simulated world: a population whose true behaviour is known."""
