@@ -1,0 +1,58 @@
+"""What has been read from SQLite and found right is kept, so that opening it again takes a fraction of a second."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from habitlab.dataset import parquet
+
+if TYPE_CHECKING:
+    from habitlab.dataset.dataset import Dataset
+
+KEPT_DATASETS = 4
+_HEADER_BYTES = 100  # holds SQLite's change counter
+
+
+def cache_folder() -> Path:
+    """Return the folder of everything that can be made again: `HABITLAB_CACHE`, or the user's cache folder."""
+    return Path(os.environ.get("HABITLAB_CACHE") or platformdirs.user_cache_dir("habitlab", appauthor=False))
+
+
+def entry(path: Path) -> Path:
+    """Return where the dataset in a SQLite file is kept: another place as soon as the file or this package changes."""
+    state = path.stat()
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    package = Path(__file__).parent
+    code = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in package.glob("*.py"))
+    identity = repr((str(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns, header, code))
+    return cache_folder() / "datasets" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def find(place: Path) -> dict[str, Any] | None:
+    """Return the tables kept at `place`, or nothing where there are none or they are damaged."""
+    if not (place / parquet.MANIFEST).exists():
+        return None
+    try:
+        contents = parquet.read(place)
+        os.utime(place)
+    except (OSError, ValueError):
+        shutil.rmtree(place, ignore_errors=True)
+        return None
+    return contents
+
+
+def keep(place: Path, dataset: Dataset) -> None:
+    """Keep a dataset that has passed its check. A full or read-only disk only costs the speed-up."""
+    with suppress(OSError):
+        parquet.write(dataset, place)
+        kept = sorted((p for p in place.parent.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
+        for old in kept[:-KEPT_DATASETS]:
+            shutil.rmtree(old, ignore_errors=True)

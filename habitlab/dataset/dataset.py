@@ -1,0 +1,115 @@
+"""`Dataset`: the tables of one study, and the way to and from disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from habitlab.dataset import cache, parquet, sqlite
+from habitlab.dataset.schema import TABLES, DatasetError, MissingColumn, check, coerce, empty_table
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tables of one study, a DataFrame each, in the dtypes of `habitlab.dataset.schema`.
+
+    A table that is not given is an empty frame with the right columns. `metadata` is a small JSON-able dictionary: where
+    the data come from, and whether they are simulated.
+    """
+
+    users: pd.DataFrame = field(default_factory=lambda: empty_table("users"))
+    habits: pd.DataFrame = field(default_factory=lambda: empty_table("habits"))
+    habit_tracking: pd.DataFrame = field(default_factory=lambda: empty_table("habit_tracking"))
+    adoptions: pd.DataFrame = field(default_factory=lambda: empty_table("adoptions"))
+    modifications: pd.DataFrame = field(default_factory=lambda: empty_table("modifications"))
+    recommendations: pd.DataFrame = field(default_factory=lambda: empty_table("recommendations"))
+    sessions: pd.DataFrame = field(default_factory=lambda: empty_table("sessions"))
+    feedback: pd.DataFrame = field(default_factory=lambda: empty_table("feedback"))
+    surveys: pd.DataFrame = field(default_factory=lambda: empty_table("surveys"))
+    experiments: pd.DataFrame = field(default_factory=lambda: empty_table("experiments"))
+    consents: pd.DataFrame = field(default_factory=lambda: empty_table("consents"))
+    model_runs: pd.DataFrame = field(default_factory=lambda: empty_table("model_runs"))
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Bring every table to the dtypes of the contract; the caller's frames stay as they were."""
+        for name in TABLES:
+            object.__setattr__(self, name, coerce(name, self.table(name)))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return one table by its name."""
+        return getattr(self, name)
+
+    def replace(self, **changes: Any) -> Dataset:
+        """Return a copy with some tables, or the metadata, exchanged."""
+        return dataclasses.replace(self, **changes)
+
+    def require(self, *needs: str) -> None:
+        """Raise `MissingColumn` unless each of `needs`, like `"users.gender"` or `"sessions"`, holds a value."""
+        for need in needs:
+            name, _, column = need.partition(".")
+            frame = self.table(name)
+            if frame.empty:
+                raise MissingColumn(f"needs table `{name}`; this dataset has none")
+            if column and (column not in frame.columns or frame[column].isna().all()):
+                raise MissingColumn(f"needs `{column}` in `{name}`; this dataset has none")
+
+    @property
+    def simulated(self) -> bool:
+        """Whether these people were made by a program."""
+        return bool(self.metadata.get("simulated", False))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Dataset:
+        """Read a dataset from a SQLite file or a Parquet folder, and hold it against the contract.
+
+        A large SQLite file is slow to read, so what has been read and found right is kept in the user's cache folder
+        until the file changes.
+
+        Raises
+        ------
+        FileNotFoundError
+            Nothing is at `path`.
+        DatasetError
+            The file is not a HabitLab dataset, is of another schema version, or breaks the contract.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"no dataset at {path}; `habitlab simulate` or `habitlab import` makes one"
+            )
+        if path.is_dir():
+            dataset = cls(**parquet.read(path))
+            check(dataset)
+            return dataset
+        place = cache.entry(path)
+        kept = cache.find(place)
+        if kept is not None:
+            return cls(**kept)
+        dataset = cls(**sqlite.read(path))
+        check(dataset)
+        cache.keep(place, dataset)
+        return dataset
+
+    def save(self, path: str | Path) -> None:
+        """Write to SQLite (`.db`, `.sqlite`, `.sqlite3`) or, for any other name, to a Parquet folder.
+
+        What stood at `path` is replaced in one step when all is written: a crash leaves the old dataset.
+        The same tables give the same bytes.
+        """
+        check(self)
+        path = Path(path)
+        if path.suffix in sqlite.SUFFIXES:
+            if path.is_dir():
+                raise DatasetError(f"{path} is a folder; a SQLite dataset needs a file name")
+            sqlite.write(self, path)
+        else:
+            if path.is_file():
+                raise DatasetError(
+                    f"{path} is a file; name a folder for Parquet, or end the name in {' or '.join(sqlite.SUFFIXES)}"
+                )
+            parquet.write(self, path)

@@ -1,0 +1,83 @@
+"""Parquet in and out: a folder with a file a table, and `dataset.json`, which says which files belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from habitlab.dataset.schema import PRIMARY_TABLES, SCHEMA_VERSION, TABLES, DatasetError
+from habitlab.dataset.sqlite import replacing
+
+if TYPE_CHECKING:
+    from habitlab.dataset.dataset import Dataset
+
+MANIFEST = "dataset.json"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the tables and the metadata in a folder, as keyword arguments of `Dataset`.
+
+    A folder without `dataset.json` is read by its file names: `users.parquet`, `habits.parquet` and so on.
+    """
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        try:
+            contents = json.loads(manifest.read_text("utf-8"))
+            files, metadata, version = contents["files"], contents["metadata"], contents["schema_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{manifest} is damaged ({error}); make the dataset again") from error
+        if version != SCHEMA_VERSION:
+            advice = "update HabitLab" if version > SCHEMA_VERSION else "make the dataset again"
+            raise DatasetError(
+                f"{folder} has schema version {version}; this HabitLab reads {SCHEMA_VERSION}: {advice}"
+            )
+    else:
+        files = {name: f"{name}.parquet" for name in TABLES if (folder / f"{name}.parquet").exists()}
+        metadata = {}
+    missing = [name for name in PRIMARY_TABLES if name not in files or not (folder / files[name]).exists()]
+    if missing:
+        raise DatasetError(f"{folder} is not a HabitLab dataset: it has no {missing[0]}.parquet")
+    return {name: _read_table(folder / file) for name, file in files.items()} | {"metadata": metadata}
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path, engine="pyarrow")
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read as a Parquet file: {error}") from error
+
+
+def write(dataset: Dataset, folder: Path) -> None:
+    """Write the dataset into a folder. It becomes the folder's dataset when `dataset.json` is exchanged, in one step."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write {folder}: {error.strerror or error}") from error
+    files = {}
+    for name in TABLES:
+        frame = dataset.table(name)
+        with replacing(folder / f"{name}.new") as temporary:
+            frame.to_parquet(temporary, engine="pyarrow", index=False, compression="zstd")
+        # Named by content, so that a crash before the manifest is exchanged leaves the old files in place.
+        files[name] = f"{name}-{_digest(folder / f'{name}.new')}.parquet"
+        (folder / f"{name}.new").replace(folder / files[name])
+    contents = {"schema_version": SCHEMA_VERSION, "files": files, "metadata": dataset.metadata}
+    with replacing(folder / MANIFEST) as temporary:
+        temporary.write_text(
+            json.dumps(contents, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8"
+        )
+    for name in TABLES:
+        for old in folder.glob(f"{name}-*.parquet"):
+            if old.name != files[name]:
+                with suppress(OSError):
+                    old.unlink()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
