@@ -79,9 +79,7 @@ class Dataset:
         """
         path = Path(path)
         if not path.exists():
-            raise FileNotFoundError(
-                f"no dataset at {path}; `habitlab simulate` or `habitlab import` makes one"
-            )
+            raise FileNotFoundError(f"no dataset at {path}; `habitlab simulate` or `habitlab import` makes one")
         if path.is_dir():
             dataset = cls(**parquet.read(path))
             check(dataset)

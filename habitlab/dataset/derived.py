@@ -31,9 +31,7 @@ def commitment_code(time_commitment: pd.Series) -> pd.Series:
     """Ordinal code 1-4 of a user's minutes a day, the position in `COMMITMENT_BANDS` (float64, NaN if missing)."""
     values = time_commitment.to_numpy(dtype=float, na_value=np.nan)
     code = 1.0 + np.searchsorted(_COMMITMENT_EDGES, values, side="left")
-    return pd.Series(
-        np.where(np.isnan(values), np.nan, code), index=time_commitment.index, name="commitment_code"
-    )
+    return pd.Series(np.where(np.isnan(values), np.nan, code), index=time_commitment.index, name="commitment_code")
 
 
 def complexity(habits: pd.DataFrame) -> pd.Series:

@@ -33,9 +33,7 @@ def read(folder: Path) -> dict[str, Any]:
             raise DatasetError(f"{manifest} is damaged ({error}); make the dataset again") from error
         if version != SCHEMA_VERSION:
             advice = "update HabitLab" if version > SCHEMA_VERSION else "make the dataset again"
-            raise DatasetError(
-                f"{folder} has schema version {version}; this HabitLab reads {SCHEMA_VERSION}: {advice}"
-            )
+            raise DatasetError(f"{folder} has schema version {version}; this HabitLab reads {SCHEMA_VERSION}: {advice}")
     else:
         files = {name: f"{name}.parquet" for name in TABLES if (folder / f"{name}.parquet").exists()}
         metadata = {}
@@ -68,9 +66,7 @@ def write(dataset: Dataset, folder: Path) -> None:
         (folder / f"{name}.new").replace(folder / files[name])
     contents = {"schema_version": SCHEMA_VERSION, "files": files, "metadata": dataset.metadata}
     with replacing(folder / MANIFEST) as temporary:
-        temporary.write_text(
-            json.dumps(contents, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8"
-        )
+        temporary.write_text(json.dumps(contents, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
     for name in TABLES:
         for old in folder.glob(f"{name}-*.parquet"):
             if old.name != files[name]:

@@ -246,6 +246,7 @@ class Violation:
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
+        """One line for people."""
         rows = "row" if self.count == 1 else "rows"
         shown = "; ".join(self.examples)
         return f"{self.table}.{self.column}: {self.rule}: {self.count:,} bad {rows}, first: {shown}"
@@ -264,8 +265,7 @@ def coerce(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     known = TABLES[name].columns
     order = [c for c in known if c in frame.columns] + [c for c in frame.columns if c not in known]
     converted = {
-        column: _convert(frame[column], known[column]) if column in known else frame[column]
-        for column in order
+        column: _convert(frame[column], known[column]) if column in known else frame[column] for column in order
     }
     return pd.DataFrame(converted, columns=order).reset_index(drop=True)
 
@@ -395,8 +395,7 @@ def _circular(edges: pd.DataFrame) -> set[str]:
 def _violation(frame: pd.DataFrame, name: str, column: str, rule: str, rows: np.ndarray) -> Violation:
     shown = [c for c in (*TABLES[name].key, column) if c in frame.columns]
     examples = tuple(
-        "row " + f"{row}: " + ", ".join(f"{c}={frame[c].iloc[row]}" for c in dict.fromkeys(shown))
-        for row in rows[:5]
+        "row " + f"{row}: " + ", ".join(f"{c}={frame[c].iloc[row]}" for c in dict.fromkeys(shown)) for row in rows[:5]
     )
     return Violation(name, column, rule, len(rows), examples)
 
@@ -456,13 +455,11 @@ def _checks(column: Column) -> list[pa.Check]:
             allowed = [choice.value for choice in column.choices]
             checks.append(pa.Check.isin(allowed, error=f"not one of {', '.join(allowed)}"))
         case "list":
-            choices = column.choices and {choice.value for choice in column.choices}
+            choices = {choice.value for choice in column.choices} if column.choices else None
             wrong = f"not a list of {', '.join(sorted(choices))}" if choices else "not a list of texts"
             checks.append(pa.Check(lambda v: _lists_hold(v, choices), error=wrong, ignore_na=True))
     if column.longest:
-        checks.append(
-            pa.Check.str_length(max_value=column.longest, error=f"longer than {column.longest} characters")
-        )
+        checks.append(pa.Check.str_length(max_value=column.longest, error=f"longer than {column.longest} characters"))
     return checks
 
 
@@ -481,6 +478,4 @@ def _between(values: pd.Series, low: float | None, high: float | None) -> pd.Ser
 
 
 def _lists_hold(values: pd.Series, choices: set[str] | None) -> pd.Series:
-    return values.map(lambda v: isinstance(v, list) and (choices is None or choices.issuperset(v))).astype(
-        bool
-    )
+    return values.map(lambda v: isinstance(v, list) and (choices is None or choices.issuperset(v))).astype(bool)

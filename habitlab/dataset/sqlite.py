@@ -38,18 +38,14 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with closing(connect(path)) as connection:
             _check_version(connection, path)
-            present = {
-                row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
+            present = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             missing = [name for name in PRIMARY_TABLES if name not in present]
             if missing:
                 raise DatasetError(
                     f"{path} is not a HabitLab dataset: it has no table {', '.join(missing)}; "
                     "a tracker's backup is read with `habitlab import`"
                 )
-            contents: dict[str, Any] = {
-                name: _read_table(connection, name) for name in TABLES if name in present
-            }
+            contents: dict[str, Any] = {name: _read_table(connection, name) for name in TABLES if name in present}
             if "metadata" in present:
                 rows = connection.execute("SELECT key, value FROM metadata")
                 contents["metadata"] = {key: json.loads(value) for key, value in rows}
@@ -94,18 +90,12 @@ def write(dataset: Dataset, path: Path) -> None:
     """Write the dataset to a new file and put it in the place of the old one."""
     with replacing(path) as temporary, closing(sqlite3.connect(temporary)) as connection:
         # The file is not in use yet and is replaced whole, so a journal would only cost time.
-        connection.executescript(
-            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON;"
-        )
+        connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON;")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         with connection:
-            connection.execute(
-                "CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
-            )
-            entries = [
-                (k, json.dumps(v, ensure_ascii=False, sort_keys=True)) for k, v in dataset.metadata.items()
-            ]
+            connection.execute("CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+            entries = [(k, json.dumps(v, ensure_ascii=False, sort_keys=True)) for k, v in dataset.metadata.items()]
             connection.executemany("INSERT INTO metadata VALUES (?, ?)", sorted(entries))
             for name in TABLES:
                 _write_table(connection, name, dataset.table(name))
@@ -132,9 +122,7 @@ def _definition(column: str, spec: Column | None, key: tuple[str, ...]) -> str:
     if spec.choices and spec.kind == "choice":
         parts.append(f'CHECK ("{column}" IN ({", ".join(repr(choice.value) for choice in spec.choices)}))')
     bounds = [
-        f'"{column}" {sign} {bound}'
-        for sign, bound in ((">=", spec.low), ("<=", spec.high))
-        if bound is not None
+        f'"{column}" {sign} {bound}' for sign, bound in ((">=", spec.low), ("<=", spec.high)) if bound is not None
     ]
     if bounds:
         parts.append(f"CHECK ({' AND '.join(bounds)})")
