@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from habitlab.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -12,5 +15,50 @@ def shared_data() -> Path:
     """Folder of the real data sets; they are never copied into the project."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"the real data sets are not here: {folder} is absent (see data/README.md)")
+        pytest.skip("the real data sets are absent: they belong into ../shared/data (see data/README.md)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the cache of the person who runs it."""
+    monkeypatch.setenv("HABITLAB_CACHE", str(tmp_path_factory.getbasetemp() / "habitlab-cache"))
+
+
+@pytest.fixture
+def tiny() -> Dataset:
+    """Two users, two habits and five days, by hand: every value can be checked by eye."""
+    return Dataset(
+        users=pd.DataFrame(
+            {
+                "user_id": ["ann", "bob"],
+                "age": [34, None],
+                "gender": ["female", None],
+                "improvement_areas": [["health", "diet"], None],
+                "goal_set": [True, False],
+                "registered_at": ["2026-01-01T08:00Z", "2026-01-02T20:30Z"],
+            }
+        ),
+        habits=pd.DataFrame(
+            {
+                "habit_id": ["h001", "h002"],
+                "name_en": ["Drink a glass of water", "Call a friend"],
+                "name_ru": ["Выпить стакан воды", "Позвонить другу"],
+                "category": ["health", "relationships"],
+                "minutes": [1, 20],
+                "difficulty": [1, 3],
+                "target": ["1/1", "1/7"],
+                "prerequisites": [[], ["h001"]],
+            }
+        ),
+        habit_tracking=pd.DataFrame(
+            {
+                "user_id": ["ann", "ann", "ann", "bob", "bob"],
+                "habit_id": ["h001", "h001", "h002", "h001", "h001"],
+                "date": ["2026-01-01", "2026-01-02", "2026-01-02", "2026-01-02", "2026-01-03"],
+                "status": ["done", "missed", "done", "skipped", "unknown"],
+                "at": ["2026-01-01T08:05:00Z", None, "2026-01-02T19:00:00Z", None, None],
+            }
+        ),
+        metadata={"source": "by hand", "simulated": False},
+    )

@@ -17,8 +17,8 @@ from habitlab.dataset.schema import TABLES, DatasetError, MissingColumn, check, 
 class Dataset:
     """Tables of one study, a DataFrame each, in the dtypes of `habitlab.dataset.schema`.
 
-    A table that is not given is an empty frame with the right columns. `metadata` is a small JSON-able dictionary: where
-    the data come from, and whether they are simulated.
+    A table that is not given is an empty frame with the right columns. `metadata` is a small JSON-able dictionary:
+    where the data come from, and whether they are simulated.
     """
 
     users: pd.DataFrame = field(default_factory=lambda: empty_table("users"))

@@ -51,7 +51,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def write(dataset: Dataset, folder: Path) -> None:
-    """Write the dataset into a folder. It becomes the folder's dataset when `dataset.json` is exchanged, in one step."""
+    """Write the dataset into a folder, whose dataset it becomes, in one step, when `dataset.json` is exchanged."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -313,9 +313,8 @@ def _as_choice(values: pd.Series, column: Column) -> pd.Series:
     dtype = pd.CategoricalDtype([choice.value for choice in column.choices])
     if values.dtype == dtype:
         return values
-    chosen = values.astype(dtype)
-    lost = chosen.isna() & values.notna()
-    return values.astype("str") if lost.any() else chosen
+    fits = values.isna() | values.isin(dtype.categories)
+    return values.astype(dtype if fits.all() else "str")
 
 
 def _as_list(value: object) -> object:
@@ -438,16 +437,11 @@ def _checks(column: Column) -> list[pa.Check]:
                     )
                 )
         case "truth":
-            checks.append(pa.Check(lambda v: v.dtype in (bool, "boolean"), error="not true or false"))
+            checks.append(pa.Check(lambda v: v.isin([True, False]), error="not true or false", ignore_na=True))
         case "date":
-            checks.append(pa.Check(lambda v: v.dtype.kind == "M", error="not a day like 2026-01-31"))
+            checks.append(pa.Check(_is_moment, error="not a day like 2026-01-31", ignore_na=True))
         case "instant":
-            checks.append(
-                pa.Check(
-                    lambda v: isinstance(v.dtype, pd.DatetimeTZDtype),
-                    error="not an instant like 2026-01-31T07:30Z",
-                )
-            )
+            checks.append(pa.Check(_is_moment, error="not an instant like 2026-01-31T07:30Z", ignore_na=True))
         case "target":
             checks.append(pa.Check.str_matches(f"^{_TARGET}$", error="not times per days, like 1/1 or 3/7"))
         case "choice":
@@ -465,6 +459,12 @@ def _checks(column: Column) -> list[pa.Check]:
 
 def _is_number(values: pd.Series) -> pd.Series:
     return pd.to_numeric(values, errors="coerce").pipe(np.isfinite)
+
+
+def _is_moment(values: pd.Series) -> pd.Series:
+    if values.dtype.kind == "M":
+        return values.notna()
+    return pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601").notna()
 
 
 def _is_whole(values: pd.Series) -> pd.Series:
