@@ -1,5 +1,6 @@
 """Fixtures that every room shares."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -62,3 +63,11 @@ def tiny() -> Dataset:
         ),
         metadata={"source": "by hand", "simulated": False},
     )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A skipped test is a hole where everything can be installed: in CI it fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter and reporter.stats.get("skipped"):
+        reporter.write_line("CI skips nothing: install what the skipped tests name", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
