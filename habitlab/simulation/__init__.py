@@ -1,1 +1,96 @@
-"""The simulated world: a population whose true behaviour is known."""
+"""The simulated world: a population whose true behaviour is known.
+
+`simulate` makes a dataset, `save` writes one with its truth beside it, `load_truth` reads the truth back, and `World`
+runs any policy for real in the same world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from habitlab.dataset import Dataset, DatasetError
+from habitlab.dataset.catalogue import load_catalogue
+from habitlab.dataset.sqlite import replacing
+from habitlab.simulation.adoption import adopt
+from habitlab.simulation.effects import EFFECTS, resolve
+from habitlab.simulation.tables import make_tables
+from habitlab.simulation.truth import load_truth, make_truth, truth_path
+from habitlab.simulation.world import Course, World, parameters
+
+__all__ = ["EFFECTS", "Course", "World", "load_truth", "make_truth", "make_world", "save", "simulate", "world_of"]
+
+RETENTIONS = ("trial", "wild")
+
+
+def make_world(
+    users: int = 2000,
+    days: int = 180,
+    seed: int = 0,
+    effects: Mapping[str, float] | None = None,
+    retention: str = "trial",
+) -> World:
+    """Return a world; nothing has happened in it yet.
+
+    Parameters
+    ----------
+    users, days
+        Size of the population and number of days it is watched, each at least 1.
+    seed
+        0 or more; the same seed gives the same world, whatever the machine's number of threads. The first users of
+        a larger world are the users of a smaller one, as long as `days` stays the same.
+    effects
+        Values other than the defaults of `EFFECTS`, by name.
+    retention
+        `"trial"`: dropout as in trials of digital health; `"wild"`: as in app stores, where most leave at once (G9).
+
+    Raises
+    ------
+    ValueError
+        A parameter is out of range, or an effect is unknown or cannot be planted that strongly.
+    """
+    for name, value, least in (("users", users, 1), ("days", days, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or int(value) != value or value < least:
+            raise ValueError(f"{name} must be a whole number, {least} or more; it is {value!r}")
+    if retention not in RETENTIONS:
+        raise ValueError(f"retention must be {' or '.join(map(repr, RETENTIONS))}; it is {retention!r}")
+    return World(int(users), load_catalogue(), int(seed), int(days), resolve(effects), retention)
+
+
+def simulate(
+    users: int = 2000,
+    days: int = 180,
+    seed: int = 0,
+    effects: Mapping[str, float] | None = None,
+    retention: str = "trial",
+) -> Dataset:
+    """Make a dataset of the simulated world; parameters and errors as in `make_world`."""
+    world = make_world(users, days, seed, effects, retention)
+    adoptions, offers, existing = adopt(world)
+    course = world.replay(adoptions.user, adoptions.habit, adoptions.start, adoptions.load)
+    metadata = {"source": "simulated", "simulated": True, "simulation": parameters(world)}
+    return Dataset(**make_tables(world, adoptions, offers, existing, course), metadata=metadata)
+
+
+def world_of(dataset: Dataset) -> World:
+    """Return the world that a simulated dataset comes from.
+
+    Raises
+    ------
+    DatasetError
+        The dataset is not a simulated one: its world is not known.
+    """
+    if "simulation" not in dataset.metadata:
+        raise DatasetError("only simulated data have a known world; this dataset does not say how it was simulated")
+    return make_world(**dataset.metadata["simulation"])
+
+
+def save(dataset: Dataset, path: str | Path) -> None:
+    """Write a simulated dataset to `path` and its truth beside it, where `load_truth(path)` finds it."""
+    truth = make_truth(world_of(dataset))
+    dataset.save(path)
+    place = truth_path(path)
+    with replacing(place) as temporary:
+        truth.to_parquet(temporary, engine="pyarrow", index=False, compression="zstd")

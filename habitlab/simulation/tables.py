@@ -1,0 +1,383 @@
+"""From what happened in the world to the tables of a dataset."""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from habitlab.dataset.vocabulary import (
+    AdoptionSource,
+    DescriptionVariant,
+    HabitField,
+    Purpose,
+    Response,
+    Status,
+    TargetDirection,
+)
+from habitlab.simulation import people as population
+from habitlab.simulation.adoption import SLATE_DAYS, Adoptions, Offers
+from habitlab.simulation.people import FIRST_DAY, ZONES, Floats, Ints
+from habitlab.simulation.world import AFTERNOON, EARLIEST, EVENING, MORNING, Bools, Course, World
+
+SKIPPED, UNKNOWN, UNTIMED = 0.02, 0.015, 0.02  # shares of scheduled days; of days done without an instant
+RANDOM_POLICY, POPULAR_POLICY = "random", "popular"
+CONSENTS = {Purpose.RESEARCH: 1.0, Purpose.PERSONALISATION: 0.93, Purpose.PROFILING: 0.8, Purpose.SIMILAR_USERS: 0.85}
+Moments = npt.NDArray[np.datetime64]
+_DONE, _MISSED, _SKIPPED, _UNKNOWN = (list(Status).index(s) for s in (Status.DONE, Status.MISSED, Status.SKIPPED, Status.UNKNOWN))
+_EPOCH_DAY = int(FIRST_DAY.astype("datetime64[D]").astype(np.int64))
+
+COMMENTS = (
+    "Works well for me", "Too long for a weekday", "I like the reminder", "Easy to forget", "Feels natural by now",
+    "Мне подходит", "В будни долго", "Напоминание помогает", "Легко забыть", "Уже вошло в привычку",
+)  # fmt: skip
+
+
+def hours_of(world: World, course: Course, rows: Ints) -> Floats:
+    """Local hours at which these rows (n,) were done, counted from 0:00 of the local day; up to the user's day's end."""
+    user, habit = course.user, course.habit
+    part = world.part_of_day(user, habit)
+    people, peaks = world.people, world.knobs.peaks
+    # Alarms pull the free day's hours together: a late sleeper rises half as much later on a working day (G8).
+    rise = MORNING + 0.45 * (people.mid_sleep[user] - 3.7)
+    evening = EVENING + 0.35 * world.noise.normal("evening hour", user, habit)
+    afternoon = AFTERNOON + 1.2 * world.noise.normal("afternoon hour", user, habit)
+    usual = np.choose(part, (rise, afternoon, evening))
+    flat = 6.0 + 16.0 * world.noise.uniform("flat hour", user, habit)
+    usual = np.where(world.noise.uniform("peaks", user, habit) < peaks, usual, flat)
+    pair = course.pair[rows]
+    low, high = EARLIEST, (24.0 + np.minimum(people.day_start[user], 1) * 0.75)[pair]
+    hour = usual[pair] + world.hour_spread(user, habit)[pair] * world.noise.normal(
+        "hour", user[pair], habit[pair], course.start[pair] + course.day[rows]
+    )
+    # Reflected at the ends of the waking day, so that nothing piles up there.
+    for _ in range(2):
+        hour = np.where(hour < low, 2 * low - hour, hour)
+        hour = np.where(hour > high, 2 * high - hour, hour)
+    return np.clip(hour, low, high - 0.01)
+
+
+def instants(world: World, user: Ints, day: Ints, hour: Floats) -> npt.NDArray[np.datetime64]:
+    """UTC instants (n,), whole seconds, of local hours on days of the world."""
+    hours = (day + _EPOCH_DAY) * 24 + hour - _offsets(world)[world.people.zone[user], np.minimum(day, world.days)]
+    return (hours * 3600).astype(np.int64).astype("datetime64[s]").astype("datetime64[us]")
+
+
+def _offsets(world: World) -> Floats:
+    """Hours that local clocks are ahead of UTC at noon (zones, days)."""
+    first = FIRST_DAY.astype(datetime) 
+    noons = [datetime.combine(first + timedelta(days=day), time(12)) for day in range(world.days + 1)]
+    return np.array(
+        [[noon.replace(tzinfo=zone).utcoffset().total_seconds() / 3600 for noon in noons] for zone in map(ZoneInfo, ZONES)]
+    )
+
+
+def make_tables(
+    world: World, adoptions: Adoptions, offers: Offers, existing: list[list[str]], course: Course
+) -> dict[str, pd.DataFrame]:
+    """Make every table of the dataset from the choices and what came of them; `course` holds the adopted pairs."""
+    people = world.people
+    status = _status(world, course)
+    done = np.flatnonzero(status == _DONE)
+    hour = hours_of(world, course, done)
+    slate = (adoptions.start - people.registered[adoptions.user]) // SLATE_DAYS
+    opened = _slate_hours(world, adoptions.user, slate, course, done, hour)
+    begun = opened[adoptions.user, slate] + _delay(world, adoptions.user, adoptions.habit)
+    adopted_at = instants(world, adoptions.user, adoptions.start, begun)
+    registered_at = instants(world, people.index, people.registered, opened[:, 0] - 0.05)
+    return {
+        "users": population.profile(world.noise, people, world.knobs, existing, _utc(registered_at)),
+        "habits": world.catalogue,
+        "habit_tracking": _tracking(world, course, status, done, hour),
+        "adoptions": _adoptions(world, adoptions, adopted_at),
+        "modifications": _modifications(world, adoptions, adopted_at),
+        "recommendations": _recommendations(world, offers, opened),
+        "sessions": _sessions(world),
+        "feedback": _feedback(world, course, status),
+        "surveys": _surveys(world),
+        "consents": _consents(world, registered_at),
+    }
+
+
+def _status(world: World, course: Course) -> npt.NDArray[np.int8]:
+    """Position in `Status` of each row: what was logged, which is now and then less than what was done."""
+    pair, day = course.pair, course.start[course.pair] + course.day
+    uniform = world.noise.uniform("logged", course.user[pair], course.habit[pair], day)
+    status = np.where(course.done, _DONE, _MISSED)
+    status[uniform < SKIPPED + UNKNOWN] = _UNKNOWN
+    status[uniform < SKIPPED] = _SKIPPED
+    return status.astype(np.int8)
+
+
+def _slate_hours(world: World, user: Ints, slate: Ints, course: Course, done: Ints, hour: Floats) -> Floats:
+    """Local hour at which each slate is opened (users, slates): before anything adopted from it is done."""
+    slates = 1 + max(0, world.days - 1) // SLATE_DAYS
+    opened = 7 + 14 * world.noise.uniform("slate hour", np.arange(world.users)[:, None], np.arange(slates))
+    first = course.day[done] == 0
+    pair = course.pair[done[first]]
+    np.minimum.at(opened, (user[pair], slate[pair]), hour[first] - 0.5)
+    return opened
+
+
+def _delay(world: World, user: Ints, habit: Ints) -> Floats:
+    """Hours from the opening of a slate to the answer, below those that `_slate_hours` leaves."""
+    return 0.01 + 0.3 * world.noise.uniform("answer", user, habit)
+
+
+def _tracking(world: World, course: Course, status: npt.NDArray[np.int8], done: Ints, hour: Floats) -> pd.DataFrame:
+    user, habit, noise = course.user, course.habit, world.noise
+    rows, pair = len(course.pair), course.pair[done]
+    day = course.start[course.pair] + course.day
+    at = np.full(rows, np.datetime64("NaT", "us"))
+    timed = noise.uniform("timed", user[pair], habit[pair], day[done]) >= UNTIMED
+    at[done[timed]] = instants(world, user[pair], day[done], hour)[timed]
+    spread = np.exp(0.2 * noise.normal("minutes taken", user[pair], habit[pair], day[done]))
+    changed_on, factor = _minutes_changed(world, user, habit)
+    usual = world.habits.minutes[habit]
+    taken = usual[pair] * np.where(course.day[done] >= changed_on[pair], factor[pair], 1.0) * spread
+    minutes = np.full(rows, np.nan)
+    minutes[done[timed]] = np.maximum(0.5, np.round(2 * taken) / 2)[timed]
+    return pd.DataFrame(
+        {
+            "user_id": _texts(population.user_ids(world.people.index), user[course.pair]),
+            "habit_id": _texts(world.habits.ids, habit[course.pair]),
+            "date": (FIRST_DAY + day).astype("datetime64[s]"),
+            "status": pd.Categorical.from_codes(status, categories=[s.value for s in Status]),
+            "at": _utc(at),
+            "minutes": minutes,
+            "value": _values(world, course, status, day),
+        }
+    )
+
+
+def _values(world: World, course: Course, status: npt.NDArray[np.int8], day: Ints) -> Floats:
+    """Values of measured habits: on the right side of the target when done, on the wrong one when missed."""
+    target = world.catalogue["target_value"].to_numpy(dtype=float)[course.habit]
+    values = np.full(len(course.pair), np.nan)
+    rows = np.flatnonzero(np.isfinite(target)[course.pair] & (status <= _MISSED))
+    pair = course.pair[rows]
+    off = np.abs(world.noise.normal("value", course.user[pair], course.habit[pair], day[rows])) * 0.25
+    least = (world.catalogue["target_direction"] == TargetDirection.AT_LEAST).to_numpy()[course.habit[pair]]
+    above = (status[rows] == _DONE) == least
+    aim = target[pair]
+    # A count below its target differs by one at least; a count that stays below it may just reach it.
+    high = np.where(least, np.round(aim * (1 + off)), np.maximum(np.round(aim * (1 + 1.5 * off)), aim + 1))
+    low = np.where(least, np.minimum(np.round(aim * np.exp(-3 * off)), aim - 1), np.round(aim * np.exp(-2 * off)))
+    values[rows] = np.maximum(0, np.where(above, high, low))
+    return values
+
+
+def _adoptions(world: World, adoptions: Adoptions, adopted_at: Moments) -> pd.DataFrame:
+    user, habit = adoptions.user, adoptions.habit
+    end = adoptions.start + world.lengths(user, habit, adoptions.start)
+    ended = end < world.days
+    abandoned_at = np.full(len(user), np.datetime64("NaT", "us"))
+    # The user gives up on a day of which nothing is logged any more.
+    hour = 8 + 13 * world.noise.uniform("given up at", user, habit)
+    abandoned_at[ended] = instants(world, user, end, hour)[ended]
+    source = np.where(adoptions.recommended, AdoptionSource.RECOMMENDED, AdoptionSource.CHOSEN)
+    return pd.DataFrame(
+        {
+            "user_id": _texts(population.user_ids(world.people.index), user),
+            "habit_id": _texts(world.habits.ids, habit),
+            "adopted_at": _utc(adopted_at),
+            "abandoned_at": _utc(abandoned_at),
+            "source": pd.Categorical(source, categories=[s.value for s in AdoptionSource]),
+        }
+    )
+
+
+def _minutes_changed(world: World, user: Ints, habit: Ints) -> tuple[Ints, Floats]:
+    """Day since the start on which a pair's minutes are changed (pairs,), far off for most, and by which factor."""
+    uniform = world.noise.uniform("minutes changed", user, habit)
+    day = np.where(uniform < 0.08, 7 + (uniform / 0.08 * 50).astype(np.int64), 1 << 20)
+    return day, np.where(world.noise.uniform("shortened", user, habit) < 0.7, 0.75, 1.25)
+
+
+def _modifications(world: World, adoptions: Adoptions, adopted_at: Moments) -> pd.DataFrame:
+    user, habit, start = adoptions.user, adoptions.habit, adoptions.start
+    last = np.minimum(start + world.lengths(user, habit, start), world.days)
+    ids, names = population.user_ids(world.people.index), world.habits.ids
+
+    def change(rows: Bools, at: Moments, field: HabitField, old: list[str], new: list[str]) -> pd.DataFrame:
+        return pd.DataFrame(
+            {
+                "user_id": _texts(ids, user[rows]),
+                "habit_id": _texts(names, habit[rows]),
+                "at": _utc(at[rows]),
+                "field": field.value,
+                "old": old,
+                "new": new,
+            }
+        )
+
+    reminded = world.reminded(user, habit)
+    yes = int(reminded.sum())
+    day, factor = _minutes_changed(world, user, habit)
+    shorter = start + day < last
+    minutes = world.habits.minutes[habit]
+    on_day = instants(world, user, np.minimum(start + day, world.days), 5.0 + np.zeros(len(user)))
+    moved_day = 3 + (40 * world.noise.uniform("moved on", user, habit)).astype(np.int64)
+    part = np.array(["morning", "afternoon", "evening"], dtype=object)[world.part_of_day(user, habit)]
+    planned = world.habits.time_of_day[habit]
+    moved = (part != planned) & (planned != "any") & (start + moved_day < last)
+    moved &= world.noise.uniform("moved", user, habit) < 0.3
+    moved_at = instants(world, user, np.minimum(start + moved_day, world.days), 4.9 + np.zeros(len(user)))
+    changes = pd.concat(
+        [
+            change(reminded, adopted_at, HabitField.REMINDER, ["off"] * yes, ["on"] * yes),
+            change(
+                shorter,
+                on_day,
+                HabitField.MINUTES,
+                [f"{m:g}" for m in minutes[shorter]],
+                [f"{m:g}" for m in (minutes * factor)[shorter]],
+            ),
+            change(moved, moved_at, HabitField.TIME_OF_DAY, planned[moved].tolist(), part[moved].tolist()),
+        ]
+    )
+    return changes.sort_values(["user_id", "habit_id", "at", "field"], kind="stable", ignore_index=True)
+
+
+def _recommendations(world: World, offers: Offers, opened: Floats) -> pd.DataFrame:
+    user, noise = offers.user, world.noise
+    day = world.people.registered[user] + SLATE_DAYS * offers.slate
+    shown = opened[user, offers.slate]
+    rejected = offers.seen & ~offers.accepted & (noise.uniform("rejected", user, offers.habit) < 0.2)
+    response = np.select([offers.accepted, rejected, offers.seen], [1, 2, 0], default=-1)
+    responded = instants(world, user, day, shown + _delay(world, user, offers.habit)).astype("datetime64[us]")
+    responded[~offers.seen] = np.datetime64("NaT")
+    rank = np.argsort(np.lexsort((offers.position, offers.slate, user)), kind="stable")
+    frame = pd.DataFrame(
+        {
+            "event_id": pd.array([f"r{number:08d}" for number in (rank + 1).tolist()], dtype="str"),
+            "user_id": _texts(population.user_ids(world.people.index), user),
+            "habit_id": _texts(world.habits.ids, offers.habit),
+            "shown_at": _utc(instants(world, user, day, shown)),
+            "position": offers.position.astype(float),
+            "policy": _texts(np.array([RANDOM_POLICY, POPULAR_POLICY], dtype=object), offers.popular.astype(np.int64)),
+            "propensity": offers.propensity,
+            "description_variant": pd.Categorical.from_codes(
+                np.where(offers.clear, 0, 1), categories=[v.value for v in DescriptionVariant]
+            ),
+            "response": pd.Categorical.from_codes(response, categories=[r.value for r in Response]),
+            "responded_at": _utc(responded),
+        }
+    )
+    return frame.iloc[np.argsort(rank)].reset_index(drop=True)
+
+
+def _sessions(world: World) -> pd.DataFrame:
+    """Openings of the app: reminders and novelty bring more of them at first (G6)."""
+    people, noise = world.people, world.noise
+    user = people.index[:, None]
+    age = np.arange(world.days) - people.registered[:, None]
+    reminders = noise.uniform("reminders", people.index) < 0.6
+    chance = 0.25 + 0.3 * np.exp(-age / 10) + 0.15 * reminders[:, None] * np.exp(-age / 21)
+    here = (age >= 0) & (age < people.lifetime[:, None])
+    opened = [here & (noise.uniform(f"opened {n}", user, np.arange(world.days)) < chance * (0.4 if n else 1)) for n in (0, 1)]
+    who, day = (np.concatenate(parts) for parts in zip(*map(np.nonzero, opened), strict=True))
+    second = np.repeat([0, 1], [int(part.sum()) for part in opened])
+    # One session before the middle of the day and one after, half an hour at most: they cannot overlap.
+    hour = 6.5 + 7.5 * second + 6.5 * noise.uniform("opened at", who, day, second)
+    seconds = np.clip(np.exp(np.log(75) + 0.9 * noise.normal("seconds", who, day, second)), 5, 1800)
+    order = np.lexsort((second, day, who))
+    return pd.DataFrame(
+        {
+            "session_id": pd.array([f"s{number:08d}" for number in range(1, len(who) + 1)], dtype="str"),
+            "user_id": _texts(population.user_ids(people.index), who[order]),
+            "started_at": _utc(instants(world, who, day, hour)[order]),
+            "seconds": np.round(seconds[order]),
+        }
+    )
+
+
+def _feedback(world: World, course: Course, status: npt.NDArray[np.int8]) -> pd.DataFrame:
+    """Ratings after a week and after four, of pairs still held: liking, and how it has gone."""
+    noise = world.noise
+    user, habit = course.user, course.habit
+    frames = []
+    for number, day in enumerate((7, 28)):
+        asked = (course.length > day) & (course.start + day < world.days)
+        asked &= noise.uniform("rated", user, habit, number) < 0.12
+        pairs = np.flatnonzero(asked)
+        going = np.bincount(course.pair, course.done & (course.day < day), len(user))[pairs]
+        planned = np.bincount(course.pair, course.day < day, len(user))[pairs]
+        opinion = world.affinity(user[pairs], habit[pairs]) + 3 * (going / planned - 0.5)
+        rating = 3.4 + 0.7 * opinion + 0.7 * noise.normal("rating", user[pairs], habit[pairs], number)
+        at = instants(world, user[pairs], course.start[pairs] + day, 12 + 9 * noise.uniform("rated at", user[pairs], number))
+        text = (len(COMMENTS) // 2 * noise.uniform("comment", user[pairs], habit[pairs], number)).astype(np.int64)
+        text += len(COMMENTS) // 2 * population.russian(world.people)[user[pairs]]
+        silent = noise.uniform("silent", user[pairs], habit[pairs], number) < 0.7
+        frames.append(
+            pd.DataFrame(
+                {
+                    "user_id": _texts(population.user_ids(world.people.index), user[pairs]),
+                    "habit_id": _texts(world.habits.ids, habit[pairs]),
+                    "at": _utc(at),
+                    "rating": np.clip(np.round(rating), 1, 5),
+                    "comment": pd.array(
+                        np.where(silent, None, np.array(COMMENTS, dtype=object)[text]), dtype="str"
+                    ),
+                }
+            )
+        )
+    return pd.concat(frames).sort_values(["user_id", "habit_id", "at"], kind="stable", ignore_index=True)
+
+
+def _surveys(world: World) -> pd.DataFrame:
+    """One question after two weeks: how satisfied, 1-5. Those who do well answer more often."""
+    people, noise = world.people, world.noise
+    day = people.registered + 14
+    asked = np.flatnonzero((people.lifetime > 14) & (day < world.days))
+    able = people.ability[asked]
+    answers = noise.uniform("survey", asked) < 1 / (1 + np.exp(-(0.7 * able - 0.4)))
+    sent = instants(world, asked, day[asked], np.full(len(asked), 18.0))
+    answered = sent + (4 * 3600 * noise.uniform("survey at", asked)).astype("timedelta64[s]")
+    answered[~answers] = np.datetime64("NaT")
+    answer = np.clip(np.round(3.3 + 0.6 * able + 0.8 * noise.normal("satisfaction", asked)), 1, 5)
+    return pd.DataFrame(
+        {
+            "user_id": _texts(population.user_ids(people.index), asked),
+            "survey": "two weeks",
+            "question": "satisfaction",
+            "sent_at": _utc(sent),
+            "answered_at": _utc(answered),
+            "answer": np.where(answers, answer, np.nan),
+        }
+    )
+
+
+def _consents(world: World, registered_at: Moments) -> pd.DataFrame:
+    """What users allow when they register; minors' data are used neither for profiling nor for likeness."""
+    people = world.people
+    frames = []
+    for number, (purpose, share) in enumerate(CONSENTS.items()):
+        granted = world.noise.uniform("consent", people.index, number) < share
+        if purpose in (Purpose.PROFILING, Purpose.SIMILAR_USERS):
+            granted &= people.age >= 18
+        frames.append(
+            pd.DataFrame(
+                {
+                    "user_id": pd.array(population.user_ids(people.index), dtype="str"),
+                    "purpose": purpose.value,
+                    "at": _utc(registered_at),
+                    "granted": granted,
+                }
+            )
+        )
+    return pd.concat(frames).sort_values(["user_id", "purpose"], kind="stable", ignore_index=True)
+
+
+def _texts(words: npt.NDArray[np.object_], codes: Ints) -> pd.Series:
+    """Texts (n,) from few words and many codes, without making a Python object of each."""
+    array = pa.array(words, type=pa.large_string()).take(pa.array(codes))
+    return pd.Series(pd.array(array, dtype="str"))
+
+
+def _utc(moments: Moments) -> pd.Series:
+    return pd.Series(moments).dt.tz_localize("UTC")
