@@ -11,7 +11,7 @@ What is undefined is NaN and says why in `reason`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,9 @@ from scipy import sparse, stats
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """Maps sums (resamples, columns) to values (resamples, values)."""
+
+Contrasts = Sequence[tuple[int, int]]
+"""Pairs of values to compare: the first minus the second."""
 
 FEWEST = 10
 """With fewer users than this no interval by user is given: on so few, none keeps its level."""
@@ -34,7 +37,7 @@ _BLOCK = 1 << 22  # numbers held at a time: 32 MB
 
 @dataclass(frozen=True)
 class Estimate:
-    """One number of a report: estimate and interval at `level`; `n` counts `unit`; NaN says why in `reason`."""
+    """One number of a report, in `unit`, with its interval at `level`; NaN says why in `reason`."""
 
     key: str
     label: str
@@ -219,42 +222,45 @@ def survival_of_sums(sums: Floats, days: int) -> Floats:
 # Analyses: from rows to a resampled statistic
 
 
+def _contrasted(statistic: Statistic, contrasts: Contrasts | None) -> Statistic:
+    """Differences between a statistic's values instead of the values."""
+    if contrasts is None:
+        return statistic
+    first, second = np.asarray(contrasts, dtype=int).reshape(-1, 2).T
+
+    def differences(sums: Floats) -> Floats:
+        values = statistic(sums)
+        return values[:, first] - values[:, second]
+
+    return differences
+
+
 def ratio(
     numerator: npt.ArrayLike,
     denominator: npt.ArrayLike,
     clusters: npt.ArrayLike,
     *,
+    group: npt.ArrayLike = 0,
+    groups: int = 1,
+    contrasts: Contrasts | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Resampled:
-    """Sum of `numerator` over sum of `denominator`, both (rows,); a mean where the denominator is 1."""
-    return resample(cluster_sums(clusters, numerator, denominator), ratios, resamples=resamples, seed=seed)
+    """Sum of `numerator` over sum of `denominator` (rows,), a mean where the latter is 1, in each group.
 
-
-def _two_groups(
-    numerator: npt.ArrayLike, denominator: npt.ArrayLike, group: npt.ArrayLike, clusters: npt.ArrayLike
-) -> Floats:
-    first = np.asarray(group, dtype=bool)
-    top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
-    return cluster_sums(clusters, top * first, top * ~first, bottom * first, bottom * ~first)
-
-
-def difference(
-    numerator: npt.ArrayLike,
-    denominator: npt.ArrayLike,
-    group: npt.ArrayLike,
-    clusters: npt.ArrayLike,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Resampled:
-    """Ratio of sums where `group` (rows,) is true, minus the ratio where it is false."""
-
-    def statistic(sums: Floats) -> Floats:
-        both = ratios(sums)
-        return both[:, :1] - both[:, 1:]
-
-    return resample(_two_groups(numerator, denominator, group, clusters), statistic, resamples=resamples, seed=seed)
+    `group` holds codes 0 ... groups - 1, others are left out. One value a group, or one a contrast.
+    """
+    codes, users = np.broadcast_arrays(np.asarray(group, dtype=int), np.asarray(clusters))
+    held = (codes >= 0) & (codes < groups)
+    users, uniques = pd.factorize(users[held])
+    place = users * groups + codes[held]
+    size = len(uniques) * groups
+    parts = [
+        np.bincount(place, np.broadcast_to(np.asarray(part, dtype=float), held.shape)[held], minlength=size)
+        for part in (numerator, denominator)
+    ]
+    sums = np.hstack([part.reshape(len(uniques), groups) for part in parts])
+    return resample(sums, _contrasted(ratios, contrasts), resamples=resamples, seed=seed)
 
 
 def relative_change(
@@ -269,10 +275,10 @@ def relative_change(
 
     def statistic(sums: Floats) -> Floats:
         both = ratios(sums)
-        return np.where(both[:, 1:] > 0, both[:, :1] / both[:, 1:] - 1, np.nan)
+        return np.where(both[:, :1] > 0, both[:, 1:] / both[:, :1] - 1, np.nan)
 
-    outcome = np.asarray(outcome, dtype=float)
-    sums = _two_groups(outcome, np.ones_like(outcome), exposed, clusters)
+    top, first = np.asarray(outcome, dtype=float), np.asarray(exposed, dtype=bool)
+    sums = cluster_sums(clusters, top * ~first, top * first, ~first, first)
     return resample(sums, statistic, resamples=resamples, seed=seed)
 
 
@@ -298,6 +304,7 @@ def adjusted_means(
     clusters: npt.ArrayLike,
     *,
     groups: int,
+    contrasts: Contrasts | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Resampled:
@@ -313,10 +320,8 @@ def adjusted_means(
     width = design.shape[1]
     row, column = np.triu_indices(width)
     mix = others.mean(axis=0)
-    outcome = np.asarray(outcome, dtype=float)
-    users, uniques = pd.factorize(np.asarray(clusters))
-    wide = np.column_stack([design[:, row] * design[:, column], design * outcome[:, None]])
-    gather = sparse.csr_array((np.ones(len(users)), (users, np.arange(len(users)))), shape=(len(uniques), len(users)))
+    products = (design[:, a] * design[:, b] for a, b in zip(row, column, strict=True))
+    sums = cluster_sums(clusters, *products, *(design * np.asarray(outcome, dtype=float)[:, None]).T)
 
     def statistic(sums: Floats) -> Floats:
         products, right = sums[:, : len(row)], sums[:, len(row) :]
@@ -328,7 +333,7 @@ def adjusted_means(
         effects = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
         return np.where(empty, np.nan, effects[:, :groups] + (effects[:, groups:] @ mix)[:, None])
 
-    return resample(gather @ wide, statistic, resamples=resamples, seed=seed)
+    return resample(sums, _contrasted(statistic, contrasts), resamples=resamples, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -404,6 +409,7 @@ def kaplan_meier(
     *,
     groups: int,
     days: int,
+    contrasts: Contrasts | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Resampled:
@@ -429,7 +435,7 @@ def kaplan_meier(
     def statistic(flat: Floats) -> Floats:
         return survival_of_sums(flat.reshape(-1, 2 * width), days).reshape(len(flat), groups * days)
 
-    return resample(sums, statistic, resamples=resamples, seed=seed)
+    return resample(sums, _contrasted(statistic, contrasts), resamples=resamples, seed=seed)
 
 
 # Estimates
