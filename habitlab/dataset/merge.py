@@ -1,0 +1,93 @@
+"""Merge two datasets by their keys: what is known stays known, and merging the same again changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from habitlab.dataset.dataset import Dataset
+from habitlab.dataset.schema import TABLES
+from habitlab.dataset.vocabulary import AdoptionSource, Status
+
+STRENGTH = {Status.UNKNOWN.value: 0, Status.MISSED.value: 1, Status.SKIPPED.value: 2, Status.DONE.value: 3}
+"""Of several entries of one user, habit and day the strongest counts."""
+
+_STATED = 4  # added to the strength of a row that a source states
+
+
+def merge(old: Dataset, new: Dataset) -> Dataset:
+    """Return both datasets' rows, one a key, in the order of their keys.
+
+    A value that is there is never overwritten; one that is missing is filled in from `new`. Of two rows of
+    `habit_tracking` with one key the stronger counts whole: a stated one before a derived one (column `derived`),
+    then done, skipped, missed, unknown; if both are as strong, the old one. A derived row goes where the other
+    dataset, whose rows of that user and habit begin before and end after, has none: there the day was not scheduled.
+    So a newer backup merged into an older one gives what the newer one gives alone. Of imported adoptions of one habit
+    by one user the earliest stays. The reports in `metadata["imports"]` are kept by the digest of their source; where
+    both datasets hold one, the new one.
+    """
+    tables = {name: _by_key(name, old.table(name), new.table(name)) for name in TABLES if name != "habit_tracking"}
+    tables["habit_tracking"] = _tracking(old.habit_tracking, new.habit_tracking)
+    tables["adoptions"] = _earliest_imports(tables["adoptions"])
+    return old.replace(**tables, metadata=_metadata(old.metadata, new.metadata))
+
+
+def _by_key(name: str, old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    key = list(TABLES[name].key)
+    both = _together(old, new).sort_values(key, kind="stable")
+    if both.duplicated(key).any():
+        values = [column for column in both.columns if column not in key]
+        both = both.assign(**both.groupby(key, sort=False)[values].bfill()).drop_duplicates(key)
+    return both
+
+
+def _together(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    columns = [*old.columns, *(column for column in new.columns if column not in old.columns)]
+    filled = [frame for frame in (old, new) if len(frame)]
+    return pd.concat(filled or [old], ignore_index=True).reindex(columns=columns)
+
+
+def _tracking(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    key = list(TABLES["habit_tracking"].key)
+    if "derived" in old.columns or "derived" in new.columns:
+        old, new = (
+            frame.assign(derived=frame["derived"].astype(bool) if "derived" in frame.columns else False)
+            for frame in (old, new)
+        )
+        old, new = _without_unscheduled(old, new), _without_unscheduled(new, old)
+    both = _together(old, new)
+    strength = both["status"].astype("str").map(STRENGTH)
+    if "derived" in both.columns:
+        strength = strength + _STATED * ~both["derived"].astype(bool)
+    both = both.assign(strength=strength).sort_values(
+        [*key, "strength"], ascending=[True, True, True, False], kind="stable"
+    )
+    return both.drop(columns="strength").drop_duplicates(key)
+
+
+def _without_unscheduled(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Drop derived rows on days that `other` covers without a row of its own."""
+    if not rows["derived"].any() or other.empty:
+        return rows
+    key = ["user_id", "habit_id", "date"]
+    span = other.groupby(key[:2], as_index=False)["date"].agg(["min", "max"])
+    seen = rows[key].merge(span, on=key[:2], how="left").merge(other[key].assign(there=True), on=key, how="left")
+    covered = (seen["date"] > seen["min"]) & (seen["date"] < seen["max"]) & seen["there"].isna()
+    return rows[~(rows["derived"].to_numpy() & covered.to_numpy())]
+
+
+def _earliest_imports(adoptions: pd.DataFrame) -> pd.DataFrame:
+    if "source" not in adoptions.columns:
+        return adoptions
+    imported = adoptions["source"] == AdoptionSource.IMPORTED
+    later = adoptions.assign(imported=imported).duplicated(["user_id", "habit_id", "imported"]) & imported
+    return adoptions[~later]
+
+
+def _metadata(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    reports = {report["digest"]: report for report in [*old.get("imports", []), *new.get("imports", [])]}
+    merged = new | old
+    if reports:
+        merged["imports"] = [reports[digest] for digest in sorted(reports)]
+    return merged
