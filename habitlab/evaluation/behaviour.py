@@ -8,8 +8,8 @@ Definitions, the same in every analysis (requirements D39):
 - retention: the share of pairs still held so many days after adoption, by Kaplan-Meier; pairs held when the data end
   are censored there.
 
-Every frame has `estimate`, `ci_low`, `ci_high`, `level`, `users`, `pairs` and `method`; intervals are pointwise and by
-user. What the data lack raises `MissingColumn`, so that a report can go on without it.
+Every frame has `estimate`, `ci_low`, `ci_high`, `level`, `users`, `pairs`, `method` and `reason` (why there is no
+interval); intervals are pointwise and by user. What the data lack raises `MissingColumn`, so that a report can go on.
 """
 
 from __future__ import annotations
@@ -165,6 +165,7 @@ def _frame(
             "users": users,
             "pairs": pairs,
             "method": method,
+            "reason": [resampled.reason(column) for column in range(len(resampled.estimate))],
         }
     )
 
@@ -600,6 +601,7 @@ def demographics(
                 "pairs": len(part),
                 "p_value": found.p_value,
                 "method": f"Cramer V, bias taken off by permutation; {_BOOTSTRAP}",
+                "reason": found.phi2.reason(),
             }
         )
     table = pd.DataFrame(rows)
