@@ -7,6 +7,7 @@ into the report. Inside `style()` lines differ by colour, marker and dash, so th
 import contextlib
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from habitlab.report import findings
-from habitlab.report.palette import DATA, LIGHT
+from habitlab.report.palette import DATA, LIGHT, RAMP
 
 WIDE, NARROW = 7.2, 3.9  # inches: a column of text, and a phone
 
@@ -28,7 +29,7 @@ _LINES = ["-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 
 _MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 _COLOURS = [LIGHT[name] for name in DATA if name != "yellow"] + [LIGHT["ink"]]
 
-HOUSE: dict[str, Any] = {
+HOUSE: Any = {  # matplotlib types its settings by name, one by one
     "figure.figsize": (WIDE, 3.6),
     "figure.facecolor": "none",
     "figure.constrained_layout.use": True,
@@ -66,7 +67,6 @@ HOUSE: dict[str, Any] = {
     "lines.linewidth": 2,
     "lines.markersize": 5,
     "legend.frameon": False,
-    "image.cmap": "cividis",
     "svg.fonttype": "path",
     "svg.hashsalt": "habitlab",
 }
@@ -114,8 +114,7 @@ def show(
     wide = _svg(figure)
     narrow = ""
     if reflow and figure.get_figwidth() > NARROW:
-        height = figure.get_figheight()
-        figure.set_size_inches(NARROW, max(height * 0.85, 2.6))
+        _fit_phone(figure)
         narrow = _svg(figure)
     plt.close(figure)
     payload = filled | {
@@ -127,6 +126,16 @@ def show(
         "csv": data.to_csv(index=False, lineterminator="\n", float_format="%.6g"),
     }
     findings._emit(payload, filled["text"], f"<figure>{wide}<figcaption>{filled['text']}</figcaption></figure>")
+
+
+def _fit_phone(figure: Figure) -> None:
+    """Narrow the figure, letters as large as before: fewer ticks, titles broken into lines."""
+    figure.set_size_inches(NARROW, max(figure.get_figheight() * 0.9, 2.6))
+    for axes in figure.axes:
+        for place in ("left", "center", "right"):
+            axes.set_title(textwrap.fill(axes.get_title(loc=place), 38), loc=place)
+        if isinstance(axes.xaxis.get_major_locator(), mpl.ticker.MaxNLocator):
+            axes.locator_params(axis="x", nbins=4)
 
 
 def _columns(axes: Axes) -> int:
@@ -143,8 +152,14 @@ def _svg(figure: Figure) -> str:
     with mpl.rc_context({"svg.hashsalt": HOUSE["svg.hashsalt"], "svg.fonttype": HOUSE["svg.fonttype"]}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, facecolor="none")
     text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.S)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.S)
+    # a hundredth of a point is enough, and halves the file; elsewhere (glyph scales) all digits count
+    text = re.sub(r'\b(?:d|x|y)="[^"]*"', lambda part: re.sub(r"-?\d+\.\d{3,}", _hundredths, part[0]), text)
     return re.sub(r"\s*\n\s*", "\n", text).strip()
+
+
+def _hundredths(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 # ------------------------------------------------------------------------------------------ plots of this field
@@ -173,15 +188,32 @@ def line_with_band(
         label_end(axes, x[-1], float(y[-1]), label, drawn.get_color())
 
 
-def label_end(axes: Axes, x: Any, y: float, label: str, colour: str) -> None:
+def label_end(axes: Axes, x: Any, y: float, label: str, colour: Any) -> None:
     """Write a label just right of the point (x, y); `axes.margins(x=...)` is not needed, the layout makes room."""
     axes.annotate(
-        label, (x, y), xytext=(6, 0), textcoords="offset points", va="center", color=_readable(colour),
-        fontweight="bold", annotation_clip=False,
+        label,
+        (x, y),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        color=_readable(colour),
+        fontweight="bold",
+        annotation_clip=False,
     )
 
 
-def _readable(colour: str) -> str:
+def label_ends(axes: Axes, ends: Sequence[tuple[Any, float, str, Any]]) -> None:
+    """`label_end` for several lines, (x, y, label, colour) each, pushed apart where they would overlap."""
+    low, high = axes.get_ylim()
+    points = axes.get_window_extent().height / axes.figure.dpi * 72
+    gap = 13 / points * (high - low)
+    last = -np.inf
+    for x, y, label, colour in sorted(ends, key=lambda end: end[1]):
+        last = max(y, last + gap)
+        label_end(axes, x, last, label, colour)
+
+
+def _readable(colour: Any) -> Any:
     """Text in pale data colours falls below 4.5:1 on paper: ink serves there, the label stands beside its line."""
     red, green, blue = mpl.colors.to_rgb(colour)
     return colour if 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.18 else LIGHT["ink"]
@@ -207,8 +239,15 @@ def intervals(
     axes.plot(estimate, rows, linestyle="none", marker="o", color=LIGHT["blue"], markersize=6.5, zorder=3)
     if reference is not None:
         axes.plot(
-            np.asarray(reference, dtype=float), rows, linestyle="none", marker="D", markersize=6, zorder=4,
-            markerfacecolor="none", markeredgewidth=1.6, markeredgecolor=LIGHT["vermillion"],
+            np.asarray(reference, dtype=float),
+            rows,
+            linestyle="none",
+            marker="D",
+            markersize=6,
+            zorder=4,
+            markerfacecolor="none",
+            markeredgewidth=1.6,
+            markeredgecolor=LIGHT["vermillion"],
         )
     shown = labels if n is None else [f"{label}\nn = {count:,}" for label, count in zip(labels, n, strict=True)]
     axes.set_yticks(rows, shown)
@@ -218,40 +257,43 @@ def intervals(
     axes.grid(axis="x", visible=True)
 
 
-def survival(
-    axes: Axes,
-    curves: Mapping[str, pd.DataFrame],
-    *,
-    at: Sequence[float],
-    unit: str = "days",
-) -> None:
+def survival(axes: Axes, curves: Mapping[str, pd.DataFrame], *, at: Sequence[float], unit: str = "days") -> None:
     """Survival curves with bands, and the counts at risk below.
 
     `curves`: label -> frame with `time` (rising), `survival`, `ci_low`, `ci_high`, `at_risk`; `at`: the times at which
     the number still at risk is written.
     """
+    below: dict[str, Any] = {
+        "xycoords": ("data", "axes fraction"),
+        "textcoords": "offset points",
+        "va": "center",
+        "fontsize": 8.5,
+    }
+    ends = []
     for row, (label, curve) in enumerate(curves.items()):
         (line,) = axes.plot(curve["time"], curve["survival"], drawstyle="steps-post", marker="none")
         axes.fill_between(
-            curve["time"], curve["ci_low"], curve["ci_high"], step="post", color=line.get_color(), alpha=0.14, linewidth=0
+            curve["time"],
+            curve["ci_low"],
+            curve["ci_high"],
+            step="post",
+            color=line.get_color(),
+            alpha=0.14,
+            linewidth=0,
         )
-        last = curve.iloc[-1]
-        label_end(axes, last["time"], float(last["survival"]), label, line.get_color())
-        times, counts = curve["time"].to_numpy(), curve["at_risk"].to_numpy()
-        height = -0.30 - 0.085 * row
-        across = axes.get_xaxis_transform()
-        axes.text(-0.02, height, label, transform=axes.transAxes, ha="right", va="center", fontsize=8.5,
-                  color=LIGHT["ink"])
-        for moment in at:
-            after = np.searchsorted(times, moment, side="left")
-            count = int(counts[after]) if after < len(counts) else 0
-            axes.text(moment, height, f"{count:,}", transform=across, ha="center", va="center", fontsize=8.5,
-                      color=LIGHT["muted"])
-    axes.text(-0.02, -0.215, "still at risk", transform=axes.transAxes, ha="right", va="center", fontsize=8.5,
-              color=LIGHT["muted"], style="italic")
+        ends.append((curve["time"].iloc[-1], float(curve["survival"].iloc[-1]), label, line.get_color()))
+        # at risk at a time: counted at the first event at or after it
+        place = np.searchsorted(curve["time"], list(at), side="left")
+        counts = np.append(curve["at_risk"].to_numpy(), 0)[np.minimum(place, len(curve))]
+        for moment, count in zip(at, counts, strict=True):
+            axes.annotate(f"{count:,.0f}", (moment, 0), (0, -58 - 14 * row), ha="center", color=LIGHT["muted"], **below)
+        axes.annotate(label, (min(at), 0), (-26, -58 - 14 * row), ha="right", color=LIGHT["ink"], **below)
+    axes.annotate("still at risk", (min(at), 0), (-26, -44), ha="right", color=LIGHT["muted"], style="italic", **below)
+    label_ends(axes, ends)
     axes.set_xticks(list(at))
-    axes.set_xlabel(unit, labelpad=1)
-    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(unit)
+    axes.set_xlim(min(at), max(at))
+    axes.set_ylim(0, 1)
     percent_axis(axes.yaxis)
 
 
@@ -269,7 +311,13 @@ def clock_histogram(axes: Axes, share: ArrayLike, *, bands: Sequence[tuple[float
     gap = width * 0.86
     axes.bar(starts[~inside], share[~inside], width=gap, align="edge", color=LIGHT["sky"])
     axes.bar(
-        starts[inside], share[inside], width=gap, align="edge", color=LIGHT["blue"], edgecolor=LIGHT["paper"], hatch="///",
+        starts[inside],
+        share[inside],
+        width=gap,
+        align="edge",
+        color=LIGHT["blue"],
+        edgecolor=LIGHT["paper"],
+        hatch="///",
         linewidth=0,
     )
     axes.set_xlim(0, 24)
@@ -279,17 +327,37 @@ def clock_histogram(axes: Axes, share: ArrayLike, *, bands: Sequence[tuple[float
 
 
 def calendar(
-    axes: Axes, values: pd.DataFrame, *, label: str, vmin: float | None = None, vmax: float | None = None
+    axes: Axes,
+    values: pd.DataFrame,
+    *,
+    label: str,
+    share: bool = True,
+    vmin: float | None = None,
+    vmax: float | None = None,
 ) -> None:
     """Heat map over days: `values` has a row for each group and a column for each day (or week), dates as columns.
 
-    Missing cells stay empty. Colour runs in one direction of lightness, so it reads without hue; the bar gives the scale.
+    Missing cells stay empty. Six or so steps of one colour, ordered by lightness, so it reads without hue. `share`: the
+    values are shares, from 0 to 1 unless `vmin` and `vmax` say otherwise, and the scale is in per cent.
     """
-    grid = values.to_numpy(dtype=float)
+    if share:
+        vmin, vmax = 0.0 if vmin is None else vmin, 1.0 if vmax is None else vmax
+    grid = np.ma.masked_invalid(values.to_numpy(dtype=float))
     days = pd.DatetimeIndex(values.columns)
+    steps = mpl.ticker.MaxNLocator(nbins=6).tick_values(
+        grid.min() if vmin is None else vmin, grid.max() if vmax is None else vmax
+    )
+    ramp = [LIGHT[name] for name in RAMP]
+    colours = [ramp[i] for i in np.linspace(0, len(ramp) - 1, len(steps) - 1).round().astype(int)]
     mesh = axes.pcolormesh(
-        np.arange(grid.shape[1] + 1), np.arange(grid.shape[0] + 1), np.ma.masked_invalid(grid), cmap="cividis_r",
-        vmin=vmin, vmax=vmax, rasterized=grid.size > 5000,
+        np.arange(grid.shape[1] + 1),
+        np.arange(grid.shape[0] + 1),
+        grid,
+        cmap=mpl.colors.ListedColormap(colours),
+        norm=mpl.colors.BoundaryNorm(steps, len(colours)),
+        edgecolor=LIGHT["paper"],
+        linewidth=0.6,
+        rasterized=grid.size > 2000,
     )
     axes.invert_yaxis()
     axes.grid(visible=False)
@@ -297,16 +365,33 @@ def calendar(
     axes.tick_params(axis="y", labelcolor=LIGHT["ink"])
     firsts = np.flatnonzero(np.r_[True, np.diff(days.year * 12 + days.month) != 0])
     firsts = firsts[:: max(1, len(firsts) // 6)]
-    axes.set_xticks(firsts, [f"{days[i]:%b}\n{days[i]:%Y}" if k == 0 or days[i].month == 1 else f"{days[i]:%b}"
-                             for k, i in enumerate(firsts)])
-    bar = axes.figure.colorbar(mesh, ax=axes, orientation="horizontal", location="top", shrink=0.5, aspect=28, anchor=(1, 0))
+    axes.set_xticks(
+        firsts,
+        [
+            f"{days[i]:%b}\n{days[i]:%Y}" if k == 0 or days[i].month == 1 else f"{days[i]:%b}"
+            for k, i in enumerate(firsts)
+        ],
+    )
+    axes.tick_params(axis="x", length=0)
+    bar = axes.figure.colorbar(
+        mesh, ax=axes, orientation="horizontal", location="top", shrink=0.7, aspect=36, anchor=(1, 0), drawedges=True
+    )
     bar.set_label(label)
+    bar.ax.tick_params(length=0, labelsize=8.5)
     bar.outline.set_visible(False)
+    bar.dividers.set_color(LIGHT["paper"])
+    if share:
+        bar.ax.xaxis.set_major_formatter(_percent)
 
 
 def percent_axis(axis: Any) -> None:
     """Show shares of 0 to 1 on this axis in per cent."""
-    axis.set_major_formatter(mpl.ticker.PercentFormatter(xmax=1, decimals=None, symbol="%"))
+    axis.set_major_locator(mpl.ticker.MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(_percent)
+
+
+def _percent(value: float, _: float) -> str:
+    return f"{round(100 * value, 6):g}%".replace("-", "−")
 
 
 def show_table(frame: pd.DataFrame, *, caption: str, **numbers: findings.Item) -> None:
@@ -320,6 +405,9 @@ def show_table(frame: pd.DataFrame, *, caption: str, **numbers: findings.Item) -
         raise ValueError("show_table(): the table has no columns")
     filled = findings.fill(caption, numbers)
     named = any(name is not None for name in frame.index.names)
-    text = frame.to_html(index=named, border=0, float_format=findings.rounded, na_rep="–", escape=True, index_names=named)
+    whole = {column: "{:,}".format for column, kind in frame.dtypes.items() if pd.api.types.is_integer_dtype(kind)}
+    text = frame.to_html(
+        index=named, border=0, float_format=findings.rounded, formatters=whole, na_rep="–", index_names=named
+    )
     payload = filled | {"kind": "table", "html": text, "csv": frame.to_csv(index=named, lineterminator="\n")}
     findings._emit(payload, f"{filled['text']}\n{frame}", text)

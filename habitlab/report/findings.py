@@ -141,7 +141,9 @@ def _record(item: Item) -> dict[str, Any]:
     wanted = CLAIM_FIELDS[:-1] if is_claim else FINDING_FIELDS
     missing = [field for field in wanted if field not in given]
     if missing:
-        raise ValueError(f"{who} lacks {', '.join(f'`{field}`' for field in missing)}; a {name} has {', '.join(wanted)}")
+        raise ValueError(
+            f"{who} lacks {', '.join(f'`{field}`' for field in missing)}; a {name} has {', '.join(wanted)}"
+        )
     if not isinstance(given["key"], str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", given["key"]):
         raise ValueError(f"{who}: `key` must be a word of letters, digits, `_`, `-` and `.`")
     for field in ("statement",) if is_claim else ("label", "method"):
@@ -261,14 +263,17 @@ def _clock(hour: float) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
 
 
-def number_text(value: float | None, record: Mapping[str, Any], *, unit: bool = True) -> str:
-    """One number of a record (its estimate, an interval's end, the reported value), rounded as its interval asks."""
+def number_text(value: float | None, record: Mapping[str, Any], *, unit: bool = True, exact: bool = False) -> str:
+    """One number of a record (its estimate, an interval's end), rounded as its interval asks; `exact`: as given."""
     if value is None:
         return "not known"
     if record.get("unit") == "clock hour":
         return _clock(value)
     factor, suffix = _scale(record.get("unit") or "")
-    text = rounded(value * factor, _decimals((record["ci_low"], record["ci_high"]), factor))
+    if exact:
+        text = f"{value * factor:,.6g}".replace("-", "−")
+    else:
+        text = rounded(value * factor, _decimals((record["ci_low"], record["ci_high"]), factor))
     if not unit:
         return text
     return text + (suffix[:-1] if text in ("1", "−1") and suffix.endswith("s") else suffix)
@@ -287,7 +292,8 @@ def range_text(record: Mapping[str, Any]) -> str:
     if record["ci_low"] is None or record["estimate"] is None:
         return ""
     percent = _scale(record.get("unit") or "")[1] == "%"
-    return f"{number_text(record['ci_low'], record, unit=percent)} to {number_text(record['ci_high'], record, unit=percent)}"
+    low, high = (number_text(record[end], record, unit=percent) for end in ("ci_low", "ci_high"))
+    return f"{low} to {high}"
 
 
 def interval_text(record: Mapping[str, Any]) -> str:
@@ -314,8 +320,11 @@ def title_of(record: Mapping[str, Any]) -> str:
 
 def about_text(facts: Mapping[str, Any]) -> str:
     """One line about the data: `2,000 users, 165 habits, 984,211 tracking rows, 2025-01-01 to 2025-06-29`."""
-    parts = [f"{facts[name]:,} {word}" for name, word in
-             (("users", "users"), ("habits", "habits"), ("rows", "tracking rows")) if name in facts]
+    parts = [
+        f"{facts[name]:,} {word}"
+        for name, word in (("users", "users"), ("habits", "habits"), ("rows", "tracking rows"))
+        if name in facts
+    ]
     if "first_day" in facts:
         parts.append(f"{facts['first_day']} to {facts['last_day']}")
     return ", ".join(parts)
@@ -425,7 +434,9 @@ def collect(notebook: Any) -> Collected:
         published += [(item, place) for item in payload.get("items", ())]
         named += [(key, f"the {payload['kind']} of {place}") for key in payload.get("keys", ())]
     _refuse_twins((f"{item['kind']} `{item['key']}`", place) for item, place in published)
-    _refuse_twins((f"figure `{payload['key']}`", "another figure") for payload in by_kind.get("figure", ()) if payload["key"])
+    _refuse_twins(
+        (f"figure `{payload['key']}`", "another figure") for payload in by_kind.get("figure", ()) if payload["key"]
+    )
     known = {item["key"] for item, _ in published}
     for key, place in named:
         if key not in known:

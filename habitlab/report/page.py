@@ -4,7 +4,6 @@ Pages are single files: style, script, figures and downloads are inside, nothing
 parameters and provenance give the same bytes.
 """
 
-import base64
 import functools
 import html
 import json
@@ -13,18 +12,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from habitlab.report import findings
-from habitlab.report.palette import COLOURS, LIGHT
+from habitlab.report import findings, story
+from habitlab.report.palette import COLOURS
 
-TEMPLATE = Path(__file__).parent / "template"
+TEMPLATE = story.TEMPLATE
 
-_LABELS = {"data": "Data", "code": "Code", "lock": "Lock file", "template": "Template", "notebook": "Notebook", "seed": "Seed"}
+_LABELS = {"lock": "lock file"}
 
 
 def render(
@@ -50,37 +48,45 @@ def render(
     }
     record = _jsonable(record)
     figure_ids = {figure["key"]: figure["number"] for figure in found.figures}
-    story = _story(cells, name)
+    body = story.story(cells, name)
     sections = [
         ("in-short", "In short", found.headlines),
         ("claims", "Claims", found.claims),
-        *((anchor, text, True) for anchor, text in _headings(story)),
+        *((anchor, text, True) for anchor, text in story.headings(body)),
         ("limits", "What this cannot tell you", found.limits),
         ("skipped", "What was skipped", record["skipped"]),
         ("all-findings", "Every number", found.findings),
         ("methods", "Methods and code", True),
         ("again", "Make it again", True),
     ]
-    page = _environment().get_template("report.html.j2").render(
-        name=name,
-        title=title,
-        found=found,
-        simulated=bool(found.about.get("simulated")),
-        toc=[(anchor, text) for anchor, text, there in sections if there],
-        tally=_tally(found.claims),
-        figure_ids=figure_ids,
-        story=Markup(story),
-        skipped=record["skipped"],
-        code=[
-            {"number": number, "html": Markup(_highlight(cell["source"]))}
-            for number, cell in enumerate(notebook["cells"], start=1)
-            if cell["cell_type"] == "code" and cell["source"].strip()
-        ],
-        command=provenance.get("command", ""),
-        provenance=_rows({key: value for key, value in provenance.items() if key != "command"}),
-        parameters=_rows(parameters),
-        json_link=_data_link(json_text(record), "application/json"),
-        **_assets(),
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            name=name,
+            title=title,
+            found=found,
+            simulated=bool(found.about.get("simulated")),
+            toc=[(anchor, text) for anchor, text, there in sections if there],
+            tally=_tally(found.claims),
+            figure_ids=figure_ids,
+            story=Markup(body),
+            skipped=record["skipped"],
+            code=[
+                {"number": number, "html": Markup(_highlight(cell["source"]))}
+                for number, cell in enumerate(notebook["cells"], start=1)
+                if cell["cell_type"] == "code" and cell["source"].strip()
+            ],
+            command=provenance.get("command", ""),
+            about=findings.about_text(found.about),
+            facts=[
+                ("Made from", _rows(_without(provenance, "command", "dataset"))),
+                ("Parameters", _rows(parameters, verbatim=True)),
+                ("The data", _rows(found.about)),
+            ],
+            json_link=story.data_link(json_text(record), "application/json"),
+            **_assets(),
+        )
     )
     return page, record
 
@@ -117,18 +123,25 @@ def render_failure(
         if cell["cell_type"] == "markdown" and (lines := re.findall(r"^#{1,4} +(.+?)\s*$", cell["source"], flags=re.M)):
             heading = lines[-1]
     where = "" if index is None else f"cell {index + 1} of {len(cells)}"
-    return _environment().get_template("failure.html.j2").render(
-        title=title,
-        where=where,
-        error=_plain(message) or "The run ended without an error message.",
-        heading=heading,
-        cell=Markup(_highlight(cells[index]["source"])) if index is not None else "",
-        traceback=trace,
-        steps=_next_steps(name, message),
-        last_good=last_good,
-        parameters=_rows(parameters or {}),
-        provenance=_rows(provenance or {}),
-        **_assets(),
+    return (
+        _environment()
+        .get_template("failure.html.j2")
+        .render(
+            title=title,
+            where=where,
+            error=_plain(message) or "The run ended without an error message.",
+            heading=heading,
+            cell=Markup(_highlight(cells[index]["source"])) if index is not None else "",
+            traceback=trace,
+            steps=_next_steps(name, message),
+            last_good=last_good,
+            command=(provenance or {}).get("command", ""),
+            facts=[
+                ("Made from", _rows(_without(provenance or {}, "command"))),
+                ("Parameters", _rows(parameters or {}, verbatim=True)),
+            ],
+            **_assets(),
+        )
     )
 
 
@@ -151,30 +164,39 @@ def render_index(entries: Sequence[Entry], *, title: str = "Reports") -> str:
     cards = []
     for entry, about in zip(entries, abouts, strict=True):
         report = entry.report
-        order, _, rest = entry.name.partition("-")
+        order = entry.name.partition("-")[0]
         items = report["findings"] if report else []
-        cards.append({
-            "name": entry.name,
-            "order": order if order.isdigit() else "",
-            "title": report["title"] if report else _title_from_name(entry.name),
-            "report": report,
-            "status": "failed" if entry.failed else "fine",
-            "mixed": about.get("simulated") and not all_simulated,
-            "headline": next(
-                (dict(item, kind="finding", reason="") for item in items if item["estimate"] is not None), None
-            ),
-            "tally": _tally(report["claims"] if report else []),
-            "error": _plain(entry.error).strip().split("\n")[0].rstrip("."),
-            "failure_page": entry.failure_page,
-        })
+        cards.append(
+            {
+                "name": entry.name,
+                "order": order if order.isdigit() else "",
+                "title": report["title"] if report else _title_from_name(entry.name),
+                "report": report,
+                "status": "failed" if entry.failed else "fine",
+                "mixed": about.get("simulated") and not all_simulated,
+                "headline": next(
+                    (dict(item, kind="finding", reason="") for item in items if item["estimate"] is not None), None
+                ),
+                "tally": _tally(report["claims"] if report else []),
+                "error": _plain(entry.error).strip().split("\n")[0].rstrip("."),
+                "failure_page": entry.failure_page,
+            }
+        )
     texts = [findings.about_text(about) for about in known]
-    return _environment().get_template("contents.html.j2").render(
-        title=title, simulated=all_simulated, abouts=list(dict.fromkeys(text for text in texts if text)), cards=cards,
-        **_assets(),
+    return (
+        _environment()
+        .get_template("contents.html.j2")
+        .render(
+            title=title,
+            simulated=all_simulated,
+            abouts=list(dict.fromkeys(text for text in texts if text)),
+            cards=cards,
+            **_assets(),
+        )
     )
 
 
-# ------------------------------------------------------------------------------------------------ the story
+# ------------------------------------------------------------------------------------------------ titles and failures
 
 
 def _title_from_name(name: str) -> str:
@@ -192,154 +214,6 @@ def _title_and_story(notebook: Any, name: str) -> tuple[str, list[dict[str, Any]
     return _title_from_name(name), cells
 
 
-def _story(cells: Sequence[dict[str, Any]], name: str) -> str:
-    """The notebook's Markdown and outputs as HTML, its records set as figures, tables and paragraphs."""
-    from nbformat import from_dict
-
-    counts: Counter[str] = Counter()
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            number = cells.index(cell) + 1
-            shown = [_shown(output, name, number, counts) for output in cell.get("outputs", ())]
-            cell["outputs"] = [output for output in shown if output is not None]
-    body, _ = _exporter().from_notebook_node(
-        from_dict({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-    )
-    return re.sub(r'<a class="anchor-link"[^>]*>[^<]*</a>', "", body).strip()
-
-
-def _shown(output: Mapping[str, Any], name: str, cell: int, counts: Counter[str]) -> dict[str, Any] | None:
-    """The output as the story shows it; None for records that stand elsewhere on the page."""
-    data = output.get("data", {})
-    if findings.MIME in data:
-        payload = data[findings.MIME]
-        match payload["kind"]:
-            case "figure":
-                counts["figure"] += 1
-                fragment = _figure(payload, name, cell, counts["figure"])
-            case "table":
-                counts["table"] += 1
-                fragment = _table(payload, name, cell, counts["table"])
-            case "prose":
-                fragment = f'<div class="prose">{_markdown(payload["markdown"])}</div>'
-            case "publish":
-                fragment = _key_numbers(payload["items"])
-            case _:
-                fragment = ""
-        if not fragment:
-            return None
-        return {"output_type": "display_data", "data": {"text/html": fragment}, "metadata": {}}
-    if "text/html" in data:
-        fragment = data["text/html"]
-        if "<table" in fragment:
-            counts["table"] += 1
-            fragment = accessible_table(fragment, counts["table"])
-        return {"output_type": "display_data", "data": {"text/html": fragment}, "metadata": {}}
-    return dict(output)
-
-
-def _key_numbers(items: Iterable[Mapping[str, Any]]) -> str:
-    """Findings at the place where the notebook publishes them; headlines and claims stand at the top already."""
-    rows = "".join(
-        f"<div><dt>{html.escape(item['label'])}</dt><dd>{html.escape(findings.full_text(item))}</dd></div>"
-        for item in items
-        if item["kind"] == "finding" and not item["headline"]
-    )
-    return f'<dl class="numbers">{rows}</dl>' if rows else ""
-
-
-def _figure(payload: Mapping[str, Any], name: str, cell: int, number: int) -> str:
-    key = payload["key"] or f"figure-{number}"
-    wide = _inline_svg(payload["svg"], f"f{number}w-", "wide" if payload["narrow"] else "only")
-    narrow = _inline_svg(payload["narrow"], f"f{number}n-", "narrow") if payload["narrow"] else ""
-    svg_link = _data_link(payload["svg"], "image/svg+xml")
-    csv_link = _data_link(payload["csv"], "text/csv")
-    alt = html.escape(payload["alt"], quote=True)
-    plot = f'<div class="plot" role="img" aria-label="{alt}">{wide}{narrow}</div>'
-    if not narrow:
-        plot = f'<div class="scroll" role="region" aria-label="Figure {number}" tabindex="0">{plot}</div>'
-    return (
-        f'<figure id="{html.escape(key, quote=True)}">'
-        f'<figcaption><span class="figure-number">Figure {number}</span> {_inline(payload["markdown"])}</figcaption>'
-        f"{plot}"
-        f'<p class="links"><a download="{name}-{key}.svg" href="{svg_link}">SVG<span class="unseen"> of figure {number}</span></a> '
-        f'<a download="{name}-{key}.csv" href="{csv_link}">Data (CSV)<span class="unseen"> of figure {number}</span></a> '
-        f'<a href="#code-{cell}">Code<span class="unseen"> of figure {number}</span></a></p>'
-        "</figure>"
-    )
-
-
-def _inline_svg(svg: str, prefix: str, kind: str) -> str:
-    """An SVG for use inside the page: its own ids, the page's colours, scaled by its view box."""
-    svg = re.sub(r'(\bid="|href="#|url\(#)', lambda match: match[0] + prefix, svg)
-    for colour, variable in _variables().items():
-        svg = svg.replace(colour, variable)
-    width = re.search(r'<svg[^>]*?\swidth="([\d.]+)pt"', svg)
-    points = float(width[1]) if width else 500.0
-    svg = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', rf'\1 style="width:{points * 4 / 3:.0f}px"', svg, count=1)
-    return svg.replace("<svg ", f'<svg class="{kind}" aria-hidden="true" focusable="false" ', 1)
-
-
-@functools.cache
-def _variables() -> dict[str, str]:
-    own = {light: f"var(--{name})" for name, light in LIGHT.items()}
-    return own | {"#000000": "var(--ink)", "#262626": "var(--ink)", "#ffffff": "var(--paper)"}
-
-
-def _table(payload: Mapping[str, Any], name: str, cell: int, number: int) -> str:
-    csv_link = _data_link(payload["csv"], "text/csv")
-    table = accessible_table(payload["html"], number, caption=payload["markdown"], label=payload["text"])
-    return (
-        f'<div class="table-block" id="table-{number}">{table}'
-        f'<p class="links"><a download="{name}-table-{number}.csv" href="{csv_link}">Data (CSV)'
-        f'<span class="unseen"> of table {number}</span></a> '
-        f'<a href="#code-{cell}">Code<span class="unseen"> of table {number}</span></a></p></div>'
-    )
-
-
-def accessible_table(fragment: str, number: int, *, caption: str = "", label: str = "") -> str:
-    """HTML tables of pandas (DataFrame or Styler) with header scopes, stable ids and a scrolling box of their own."""
-    from bs4 import BeautifulSoup
-
-    fragment = re.sub(r"T_[0-9a-f]{5}", f"T_{number}", fragment)
-    soup = BeautifulSoup(fragment, "html.parser")
-    for block in soup.find_all("style", attrs={"scoped": True}):
-        block.decompose()
-    for table in soup.find_all("table"):
-        if table.get("border"):
-            del table["border"]
-        for head in table.select("thead th"):
-            if head.get_text(strip=True):
-                head["scope"] = "colgroup" if head.get("colspan", "1") != "1" else "col"
-            else:
-                head.name = "td"
-        for row in table.select("thead tr"):
-            if row.get("style") == "text-align: right;":
-                del row["style"]
-        for head in table.select("tbody th"):
-            head["scope"] = "rowgroup" if head.get("rowspan", "1") != "1" else "row"
-        for mark in table.select("tbody td"):
-            if re.fullmatch(r"[-−+]?[\d.,]+\s?%?|NaN|nan|–|", mark.get_text(strip=True)):
-                mark["class"] = [*mark.get("class", []), "num"]
-        own = table.find("caption")
-        if caption and own is None:
-            own = BeautifulSoup(f"<caption>{_inline(caption)}</caption>", "html.parser").caption
-            table.insert(0, own)
-        name = label or (own.get_text(" ", strip=True) if own else f"Table {number}")
-        table["class"] = [*(kind for kind in table.get("class", []) if kind != "dataframe"), "data"]
-        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "role": "region", "tabindex": "0", "aria-label": name}))
-    return str(soup)
-
-
-def _headings(story: str) -> list[tuple[str, str]]:
-    found = re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)</h2>', story, flags=re.S)
-    return [(html.unescape(anchor), html.unescape(re.sub(r"<[^>]+>", "", text)).strip()) for anchor, text in found]
-
-
-# ------------------------------------------------------------------------------------------------ failures
-
-
 def _failing_cell(cells: Sequence[Mapping[str, Any]]) -> tuple[int | None, Mapping[str, Any] | None]:
     """Index and error output of the cell that stopped the run: the first error, else the first code cell not run."""
     for index, cell in enumerate(cells):
@@ -355,7 +229,9 @@ def _failing_cell(cells: Sequence[Mapping[str, Any]]) -> tuple[int | None, Mappi
 def _next_steps(name: str, message: str) -> list[str]:
     steps = []
     if "FileNotFoundError" in message:
-        steps.append("A file is missing: check the path among the parameters; `make data` makes the built-in population.")
+        steps.append(
+            "A file is missing: check the path among the parameters; `make data` makes the built-in population."
+        )
     if "DatasetError" in message or "MissingColumn" in message:
         steps.append("The data break the contract: `habitlab check PATH` names table, column and rows.")
     if "ModuleNotFoundError" in message or "ImportError" in message:
@@ -365,7 +241,9 @@ def _next_steps(name: str, message: str) -> list[str]:
     if "time" in message.lower() and ("limit" in message.lower() or "timeout" in message.lower()):
         steps.append("The run took longer than its time limit: try fewer users or fewer resamples with `--set`.")
     steps.append(f"Open `notebooks/{name}.ipynb` in JupyterLab (`make lab`) and run it to the failing cell.")
-    steps.append(f"Then make this report alone: `habitlab report {name}`. The other reports are not touched by this failure.")
+    steps.append(
+        f"Then make this report alone: `habitlab report {name}`. The other reports are not touched by this failure."
+    )
     return steps
 
 
@@ -394,7 +272,10 @@ def _scale_plot(record: Mapping[str, Any]) -> Markup:
         left = -right
     else:
         left, right = 0.0, _round_up(1.15 * high)
-    ends = [findings.number_text(end, record | {"ci_low": None, "ci_high": None}, unit=unit in ("share", "%")) for end in (left, right)]
+    ends = [
+        findings.number_text(end, dict(record, ci_low=None, ci_high=None), unit=unit in ("share", "%"))
+        for end in (left, right)
+    ]
     if unit == "clock hour":
         ends = ["00:00", "24:00"]
     plot = _interval_svg(estimate, low, high, left, right, width=240, zero=left < 0 < right)
@@ -402,13 +283,15 @@ def _scale_plot(record: Mapping[str, Any]) -> Markup:
 
 
 def _claim_plot(record: Mapping[str, Any]) -> Markup:
-    """A claim's interval with the reported value; zero is in the middle of every row, so the rows can be compared."""
+    """A claim's interval, zero, and above them the reported value."""
     estimate, low, high = record["estimate"], record["ci_low"], record["ci_high"]
     if estimate is None or low is None:
         return Markup("")
-    reported = record["reported"] if not isinstance(record["reported"], str) else None
-    reach = 1.12 * max(abs(low), abs(high), abs(reported or 0.0)) or 1.0
-    return _interval_svg(estimate, low, high, -reach, reach, width=180, zero=True, reported=reported)
+    reported = None if isinstance(record["reported"], str) else record["reported"]
+    values = [0.0, low, high] if reported is None else [0.0, low, high, reported]
+    margin = 0.06 * (max(values) - min(values)) or 1.0
+    left, right = min(values) - margin, max(values) + margin
+    return _interval_svg(estimate, low, high, left, right, width=180, zero=True, reported=reported)
 
 
 def _interval_svg(
@@ -428,11 +311,11 @@ def _interval_svg(
     parts = [f'<path class="axis" d="M7 10H{width - 7}"/>']
     if zero:
         parts.append(f'<path class="zero" d="M{at(0)} 1V19"/>')
-    parts.append(f'<path class="bar" d="M{at(low)} 10H{at(high)}"/><circle cx="{at(estimate)}" cy="10" r="4.2"/>')
+    parts.append(f'<path class="band" d="M{at(low)} 10H{at(high)}"/><path class="estimate" d="M{at(estimate)} 4V16"/>')
     if reported is not None:
-        parts.append(f'<path class="reported" d="M{at(reported)} 4.6l5.4 5.4-5.4 5.4-5.4-5.4z"/>')
-    return Markup(
-        f'<svg class="interval-plot" viewBox="0 0 {width} 20" aria-hidden="true" focusable="false">{"".join(parts)}</svg>'
+        parts.append(f'<path class="reported" d="M{at(reported)} 4l-4.4-6h8.8z"/>')
+    return Markup('<svg class="interval-plot" viewBox="0 0 {} 20" aria-hidden="true">{}</svg>').format(
+        width, Markup("".join(parts))
     )
 
 
@@ -452,17 +335,24 @@ def _tally(claims: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
     return [(word, counts[word]) for word in findings.VERDICTS if counts[word]]
 
 
-def _rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested values as flat (label, text) rows."""
-    rows = []
+def _rows(values: Mapping[str, Any], prefix: str = "", *, verbatim: bool = False) -> list[tuple[str, str]]:
+    """Nested values as flat (label, text) rows; `verbatim` keeps names and values as they are typed."""
+    if verbatim:
+        return [(key, str(value)) for key, value in values.items()]
+    rows: list[tuple[str, str]] = []
     for key, value in values.items():
-        label = f"{prefix}{_LABELS.get(key, str(key).replace('_', ' '))}"
+        label = f"{prefix}{_LABELS.get(key, key)}".replace("_", " ")
+        label = label[:1].upper() + label[1:]
         if isinstance(value, Mapping):
             rows += _rows(value, f"{label}: ")
         else:
-            text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and prefix else str(value)
+            text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
             rows.append((label, {"True": "yes", "False": "no", "None": "none"}.get(text, text)))
     return rows
+
+
+def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _jsonable(value: Any) -> Any:
@@ -480,28 +370,6 @@ def _jsonable(value: Any) -> Any:
     return value if isinstance(value, (int, bool, str)) else str(value)
 
 
-def _data_link(text: str, mime: str) -> str:
-    return f"data:{mime};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
-
-
-@functools.cache
-def _exporter() -> Any:
-    from nbconvert import HTMLExporter
-
-    return HTMLExporter(template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
-
-
-def _markdown(text: str) -> Markup:
-    from nbconvert.filters import markdown2html
-
-    return Markup(re.sub(r'<a class="anchor-link"[^>]*>[^<]*</a>', "", markdown2html(text)).strip())
-
-
-def _inline(text: str) -> Markup:
-    """Markdown of one paragraph without the paragraph around it."""
-    return Markup(re.sub(r"\A<p>(.*)</p>\Z", r"\1", _markdown(text), flags=re.S))
-
-
 def _inline_code(text: str) -> Markup:
     """Plain text in which `this` becomes code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text)))
@@ -515,30 +383,40 @@ def _highlight(source: str) -> str:
     return highlight(source, PythonLexer(), HtmlFormatter(cssclass="highlight")).replace("<pre>", '<pre tabindex="0">')
 
 
+def _interval_html(record: Mapping[str, Any]) -> Markup:
+    """`95% interval −5.2 to −3.0`, the ends kept on one line."""
+    ends = findings.range_text(record)
+    words = findings.interval_text(record).removesuffix(ends)
+    return Markup('%s<span class="tight-text">%s</span>') % (words, ends) if ends else Markup("")
+
+
 def _reported_text(record: Mapping[str, Any]) -> str:
     reported = record["reported"]
     if reported is None:
         return "–"
-    exact = record | {"ci_low": None, "ci_high": None}
-    return reported if isinstance(reported, str) else findings.number_text(reported, exact)
+    return reported if isinstance(reported, str) else findings.number_text(reported, record, exact=True)
 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        loader=jinja2.FileSystemLoader(TEMPLATE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., Any]] = {
         "value_parts": findings.value_parts,
         "interval_text": findings.interval_text,
         "range_text": findings.range_text,
+        "interval": _interval_html,
         "estimate_text": lambda record: findings.number_text(record["estimate"], record),
         "reported_text": _reported_text,
         "grouped": lambda number: f"{number:,}",
         "scale_plot": _scale_plot,
         "claim_plot": _claim_plot,
-        "markdown": _markdown,
+        "markdown": story.markdown,
         "inline_code": _inline_code,
     }
     environment.filters |= filters

@@ -21,5 +21,16 @@ DATA: dict[str, tuple[str, str]] = {
     "yellow": ("#f0e442", "#f4ec7c"),
 }
 
-COLOURS: dict[str, tuple[str, str]] = INK | DATA
+# Few to many: lightness alone carries the order, away from the paper in either scheme.
+RAMP: dict[str, tuple[str, str]] = {
+    "ramp-1": ("#e6f0f7", "#1d2c38"),
+    "ramp-2": ("#c3dcec", "#1f4159"),
+    "ramp-3": ("#98c4df", "#20587c"),
+    "ramp-4": ("#66a8cf", "#2272a1"),
+    "ramp-5": ("#3389bc", "#3d94c6"),
+    "ramp-6": ("#0d659c", "#76b9e0"),
+    "ramp-7": ("#03406b", "#bfe1f6"),
+}
+
+COLOURS: dict[str, tuple[str, str]] = INK | DATA | RAMP
 LIGHT: dict[str, str] = {name: light for name, (light, _) in COLOURS.items()}

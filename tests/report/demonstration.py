@@ -38,8 +38,8 @@ findings.question("How does completing a habit change over its first weeks, and 
 common = {"level": 0.95, "n": 1842}
 dip = common | {"key": "midway_dip", "label": "Dip in days 7 to 14, those still active", "estimate": -4.12,
     "ci_low": -5.18, "ci_high": -3.04, "unit": "points",
-    "method": "mean of days 7-14 less mean of days 1-3; bootstrap by user, 500 resamples"}
-peaks = common | {"key": "peak_share", "label": "Completions at 6-8 or 19-21, local time", "estimate": 0.5713,
+    "method": "mean of days 7–14 less mean of days 1–3; bootstrap by user, 500 resamples"}
+peaks = common | {"key": "peak_share", "label": "Completions at 6–8 or 19–21, local time", "estimate": 0.5713,
     "ci_low": 0.562, "ci_high": 0.5804, "unit": "share", "method": "share of completions by user, averaged"}
 retention = common | {"key": "retention_90", "label": "Habits still alive on day 90", "estimate": 0.571, "ci_low": 0.549,
     "ci_high": 0.593, "unit": "share", "n": 9034, "method": "Kaplan-Meier, clustered by user"}
@@ -60,7 +60,7 @@ findings.publish(
         "reported": -0.58, "estimate": -0.562, "ci_low": -0.6, "ci_high": -0.524, "verdict": "reproduced", "figure": None},
     claim | {"key": "clear_description_adoption", "statement": "Clear descriptions raise adoption by 27 %",
         "reported": 0.27, "estimate": 0.081, "ci_low": 0.03, "ci_high": 0.14, "verdict": "differs", "figure": None},
-    claim | {"key": "midway_dip", "statement": "Completion dips in days 7 to 14", "reported": "below days 1-3 and 22-35",
+    claim | {"key": "midway_dip", "statement": "Completion dips in days 7 to 14", "reported": "below days 1–3 and 22–35",
         "estimate": -4.12, "ci_low": -5.18, "ci_high": -3.04, "unit": "points", "verdict": "reproduced",
         "figure": "adoption-cycle"},
     claim | {"key": "goal_setting_completion", "statement": "Goal setting goes with completion (r = 0.43)",
@@ -101,7 +101,7 @@ figure, axes = plt.subplots(figsize=(figures.WIDE, 3))
 figures.clock_histogram(axes, share, bands=[(6, 8), (19, 21)])
 axes.set_title("Share of completions in each half hour")
 figures.show(figure, data=pd.DataFrame({"hour": hours, "share": share}),
-    caption="{peaks} of completions fall into the two hatched windows, 6-8 and 19-21.",
+    caption="{peaks} of completions fall into the two hatched windows, 6–8 and 19–21.",
     alt="Bars over 24 hours with two peaks, about 7 in the morning and 8 in the evening.", peaks=peaks)""",
     "## Who stays\n\nA habit ends when it is abandoned; habits still running at the end of the data are censored.",
     """\
@@ -118,7 +118,7 @@ figures.show(figure, data=pd.concat(curves, names=["target"]).reset_index(level=
     caption="Daily habits outlive weekly ones: {retention} of all are alive on day 90.",
     alt="Two falling curves over 180 days with bands; daily stays above weekly throughout.", retention=retention)""",
     """\
-bands = ["under 5 min", "5-15 min", "15-20 min", "20-30 min", "over 30 min"]
+bands = ["under 5 min", "5–15 min", "15–20 min", "20–30 min", "over 30 min"]
 rate = np.array([0.492, 0.568, 0.533, 0.504, 0.461])
 figure, axes = plt.subplots(figsize=(figures.WIDE, 3))
 figures.intervals(axes, bands, rate - 0.51, rate - 0.525, rate - 0.495, n=[812, 3044, 2201, 1790, 1187],
@@ -135,7 +135,7 @@ grid = pd.DataFrame(rng.uniform(0.5, 1, (6, 26)).round(3), columns=weeks,
     index=["mindfulness", "physical", "learning", "social", "diet", "sleep"])
 grid.iloc[4, 5:9] = np.nan
 figure, axes = plt.subplots(figsize=(figures.WIDE, 3))
-figures.calendar(axes, grid, label="share of scheduled days recorded", vmin=0, vmax=1)
+figures.calendar(axes, grid, label="share of scheduled days recorded")
 figures.show(figure, data=grid.T.reset_index(names="week"), caption="Diet has no records for four weeks of February.",
     alt="Heat map of six categories by 26 weeks; one gap in diet.")
 print("checked 6 categories")""",
@@ -171,8 +171,13 @@ def notebook() -> nbformat.NotebookNode:
             body, _, last = source.rpartition("\n")
             if source.startswith("pd.DataFrame"):
                 frame = eval(source, space)
-                outputs.append(new_output("execute_result", execution_count=number,
-                                          data={"text/html": frame._repr_html_(), "text/plain": str(frame)}))
+                outputs.append(
+                    new_output(
+                        "execute_result",
+                        execution_count=number,
+                        data={"text/html": frame._repr_html_(), "text/plain": str(frame)},
+                    )
+                )
             elif last.startswith("print("):
                 exec(body, space)
                 outputs.append(new_output("stream", name="stdout", text="checked 6 categories\n"))
@@ -184,15 +189,21 @@ def notebook() -> nbformat.NotebookNode:
 
 def failed_notebook() -> nbformat.NotebookNode:
     """A notebook whose third cell raises."""
-    trace = ["\x1b[31m------------\x1b[39m", "\x1b[31mMissingColumn\x1b[39m Traceback (most recent call last)",
-             "Cell In[2], line 1\n----> 1 dataset.require('users.gender')", "MissingColumn: needs `gender`; this dataset has none"]
+    trace = [
+        "\x1b[31m------------\x1b[39m",
+        "\x1b[31mMissingColumn\x1b[39m Traceback (most recent call last)",
+        "Cell In[2], line 1\n----> 1 dataset.require('users.gender')",
+        "MissingColumn: needs `gender`; this dataset has none",
+    ]
     error = new_output("error", ename="MissingColumn", evalue="needs `gender`; this dataset has none", traceback=trace)
-    return new_notebook(cells=[
-        new_markdown_cell("# Fairness\n\n## By gender", id="cell-000"),
-        new_code_cell("import habitlab", id="cell-001", execution_count=1),
-        new_code_cell("dataset.require('users.gender')", id="cell-002", execution_count=2, outputs=[error]),
-        new_code_cell("print('never')", id="cell-003"),
-    ])
+    return new_notebook(
+        cells=[
+            new_markdown_cell("# Fairness\n\n## By gender", id="cell-000"),
+            new_code_cell("import habitlab", id="cell-001", execution_count=1),
+            new_code_cell("dataset.require('users.gender')", id="cell-002", execution_count=2, outputs=[error]),
+            new_code_cell("print('never')", id="cell-003"),
+        ]
+    )
 
 
 def _is_code(source: str) -> bool:
