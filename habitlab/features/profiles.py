@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -56,12 +57,12 @@ def time_of_day(hours: pd.DataFrame, by: Sequence[str] = ("user_id",), *, weight
     mean_hour
         Circular mean of hour / 24 (hours, 0 <= mean < 24): 23:30 and 00:30 give midnight. NaN when the hours cancel.
     resultant_length
-        Mean resultant length R = |sum w exp(2 pi i hour / 24)| / sum w: 1 always the same minute, 0 no preferred hour. Biased
-        upwards with few events (1 for a single one). Source: Mardia and Jupp, Directional Statistics, 2.3.
+        Mean resultant length R = |sum w exp(2 pi i hour / 24)| / sum w: 1 always the same minute, 0 no preferred hour.
+        Biased upwards with few events (1 for a single one). Source: Mardia and Jupp, Directional Statistics, 2.3.
     preferred_hour
-        Centre of the highest peak: that of a von Mises kernel density (one hour wide, quarters of an hour), moved to the
-        circular mean of the events within 4 hours of it. With one peak it is near `mean_hour`; with a morning and an
-        evening peak the mean lies at a time when nothing happens, and this at one of both.
+        Centre of the highest peak: that of a von Mises kernel density (one hour wide, quarters of an hour), moved to
+        the circular mean of the events within 4 hours of it. With one peak it is near `mean_hour`; with a morning and
+        an evening peak the mean lies where nothing happens, and this at one of both.
     """
     by = list(by)
     need(hours, "hours", *by, "hour", *([weight] if weight else []))
@@ -96,7 +97,7 @@ def _circular(
     y = np.bincount(group, weight * np.sin(angle), total.size)
     with np.errstate(invalid="ignore"):
         length = np.minimum(np.hypot(x, y) / total, 1.0)
-    mean = np.arctan2(y, x) * (24 / (2 * np.pi)) % 24
+    mean = np.arctan2(y, x) * (24 / (2 * np.pi))
     return np.where(length > 1e-9, mean % 24, np.nan), length
 
 
@@ -109,7 +110,7 @@ def _peaks(hour: np.ndarray, weight: np.ndarray, group: np.ndarray, size: int) -
     order = np.argsort(group, kind="stable")
     borders = np.searchsorted(group[order], np.arange(0, size + _BLOCK, _BLOCK))
     peak = np.empty(size)
-    for block, (start, stop) in enumerate(zip(borders[:-1], borders[1:], strict=True)):
+    for block, (start, stop) in enumerate(pairwise(borders)):
         low = block * _BLOCK
         count, rows = min(_BLOCK, size - low), order[start:stop]
         counts = np.bincount((group[rows] - low) * _BINS + cell[rows], weight[rows], count * _BINS)
@@ -148,7 +149,7 @@ def weekday_effects(tracking: pd.DataFrame, until: Day | None = None, *, level: 
 def weekday_profile(
     tracking: pd.DataFrame, until: Day | None = None, *, prior: RatePrior | None = None
 ) -> pd.DataFrame:
-    """Completion by day of the week of each user, shrunk to that of all: seven rows a user, ordered by user_id, weekday.
+    """Completion by day of the week of each user, shrunk to that of all: seven rows a user, by user_id and weekday.
 
     Columns: user_id, weekday (0 Monday to 6 Sunday), counted, done, rate (raw); effect (log-odds against the user's own
     average day, empirical Bayes) with its standard deviation effect_sd; shrunk_rate, the user's shrunk overall rate

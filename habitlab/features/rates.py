@@ -22,8 +22,8 @@ class RatePrior:
     def fit(cls, done: np.ndarray, counted: np.ndarray) -> RatePrior:
         """Maximum-likelihood Beta-binomial fit to `done` of `counted` days, one element a pair.
 
-        Source: Skellam 1948, J. R. Stat. Soc. B 10:257. The weight alpha + beta is kept between 0.1 and 10,000 days, for
-        pairs that are all alike have no finite one. Fewer than two pairs with a counted day give the default.
+        Source: Skellam 1948, J. R. Stat. Soc. B 10:257. The weight alpha + beta is kept between 0.1 and 10,000 days,
+        for pairs that are all alike have no finite one. Fewer than two pairs with a counted day give the default.
         """
         known = np.asarray(counted) > 0
         cases, weight = np.unique(

@@ -3,11 +3,11 @@
 Definitions, with worked examples, are in `docs/habit-time.md`; in short:
 
 - A row of `habit_tracking` is one scheduled local day. A day without a row was not scheduled: it says nothing.
-- `habits.target` = k/n cuts a pair's days into periods. With k >= n (daily) each row is a period; with n = 7 a period is
-  a calendar week, with n = 30 or 31 a calendar month, otherwise a block of n days counted from the pair's first row.
-- A period is met when at least k of its days are done. It is broken when, even had every unknown day been done, fewer
-  than k days were, and not simply all that were left to do. Else it is open: skipped and unknown days neither extend a
-  streak nor end it.
+- `habits.target` = k/n cuts a pair's days into periods. With k >= n (daily) each row is a period; with n = 7 a period
+  is a calendar week, with n = 30 or 31 a calendar month, otherwise a block of n days counted from the pair's first row.
+- A period is met when at least k of its days are done. It is broken when a day was missed and fewer than k days would
+  be done even if the unknown ones were. Else it is open, and neither extends a streak nor ends it: so do skipped days,
+  unknown days, and a week with fewer than k scheduled days that were all done.
 - The streak is the number of met periods since the last broken one. A period still running counts once it is met and
   cannot break anything before it is over.
 
@@ -63,6 +63,18 @@ __all__ = [
 Unknown = Literal["keep", "break"]
 Group = Literal["streak", "recency", "rate", "strength"]
 
+_COLUMNS: dict[Group, dict[str, type]] = {
+    "streak": {"streak_before": np.int32},
+    "recency": {"days_since_done": np.float64, "periods_since_done": np.float64},
+    "rate": {
+        "done_before": np.int32,
+        "counted_before": np.int32,
+        "completion_rate_before": np.float64,
+        "completion_rate_shrunk_before": np.float64,
+    },
+    "strength": {"strength_before": np.float64},
+}
+
 HALF_LIFE = 13.0
 """Scheduled days after which a daily habit's strength has halved, if it is missed each day."""
 
@@ -80,7 +92,7 @@ def streaks(
     `history` has the one without. Arguments as in `history`.
     """
     days = read_days(tracking)
-    periods = _cut(days, habits, week_start, unknown)
+    periods = _cut(days, _targets(habits), week_start, unknown)
     closed = _streak(periods)
     if periods.of_day is None:
         return pd.Series(days.to_rows(closed), index=tracking.index, name="streak")
@@ -147,17 +159,26 @@ def history(
         A required column is absent, a date or id is missing, a status or target is none.
     """
     days = read_days(tracking)
-    periods = _cut(days, habits, week_start, unknown)
-    columns: dict[str, np.ndarray] = {}
-    if "streak" in include:
-        closed = _streak(periods)
-        columns["streak_before"] = _before(closed, periods)
-    if "recency" in include:
-        columns |= _recency(days, periods)
-    if "rate" in include:
-        columns |= _rates_before(days, prior or RatePrior())
-    if "strength" in include:
-        columns["strength_before"] = _before(_strength(periods, half_life), periods)
+    targets = _targets(habits)
+    columns = {
+        name: np.empty(days.day.size, dtype)
+        for group, names in _COLUMNS.items()
+        if group in include
+        for name, dtype in names.items()
+    }
+    for here, block in days.blocks():
+        periods = _cut(block, targets, week_start, unknown)
+        values: dict[str, np.ndarray] = {}
+        if "streak" in include:
+            values["streak_before"] = _before(_streak(periods), periods)
+        if "recency" in include:
+            values |= _recency(block, periods)
+        if "rate" in include:
+            values |= _rates_before(block, prior or RatePrior())
+        if "strength" in include:
+            values["strength_before"] = _before(_strength(periods, half_life), periods)
+        for name, part in values.items():
+            columns[name][here] = part
     return pd.DataFrame(
         {name: days.to_rows(values) for name, values in columns.items()}, index=tracking.index, copy=False
     )
@@ -188,7 +209,7 @@ def summary(
     """
     day = until_day(until, tracking)
     days = read_days(rows_before(tracking, day))
-    periods = _cut(days, habits, week_start, unknown)
+    periods = _cut(days, _targets(habits), week_start, unknown)
     last_day = days.starts + days.lengths - 1
     last = last_day if periods.of_day is None else periods.of_day[last_day]
     running = _period_index(np.full(last.size, day), days, periods, week_start, last_day) == _period_index(
@@ -262,32 +283,31 @@ class _Periods:
     done_before: np.ndarray | None
 
 
-def _targets(habits: pd.DataFrame | None, habit_ids: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """k and n for each pair; (1, 1) for daily habits, k >= n included, and where nothing is known."""
+def _targets(habits: pd.DataFrame | None) -> pd.DataFrame:
+    """k and n (`times`, `per_days`) by habit_id; 1 and 1 for daily habits, k >= n included."""
     if habits is None or "target" not in habits.columns:
-        return np.ones(len(habit_ids), dtype=np.int64), np.ones(len(habit_ids), dtype=np.int64)
+        return pd.DataFrame({"times": [], "per_days": []}, index=pd.Index([], dtype=object), dtype=np.int64)
     need(habits, "habits", "habit_id")
     if habits["habit_id"].duplicated().any():
         raise DatasetError("habits.habit_id: stands more than once, so that its target is not certain")
-    text = habits["target"].fillna("1/1").astype("str")
-    parts = text.str.extract(r"^\s*([1-9]\d*)\s*/\s*([1-9]\d*)\s*$")
+    text = habits["target"].astype("str").fillna("1/1")
+    parts = text.str.extract(r"^([1-9]\d*)/([1-9]\d*)$")
     bad = parts[0].isna()
     if bad.any():
         raise DatasetError(f"habits.target: {text[bad].iloc[0]!r} is no target; write times per days, such as 3/7")
-    where = pd.Index(habits["habit_id"].astype(object)).get_indexer(habit_ids.astype(object))
-    times = np.append(parts[0].to_numpy(dtype=np.int64), 1)[where]
-    per_days = np.append(parts[1].to_numpy(dtype=np.int64), 1)[where]
-    daily = times >= per_days
-    return np.where(daily, 1, times), np.where(daily, 1, per_days)
+    targets = parts.astype(np.int64).set_axis(["times", "per_days"], axis=1)
+    targets.index = pd.Index(habits["habit_id"].astype(object))
+    return targets.where(targets["times"] < targets["per_days"], 1)
 
 
-def _cut(days: Days, habits: pd.DataFrame | None, week_start: int, unknown: Unknown) -> _Periods:
+def _cut(days: Days, targets: pd.DataFrame, week_start: int, unknown: Unknown) -> _Periods:
     """Cut each pair's days into periods and judge each."""
     if week_start not in range(7):
         raise ValueError(f"week_start is 0 (Monday) to 6 (Sunday); got {week_start!r}")
     if unknown not in ("keep", "break"):
         raise ValueError(f"unknown is 'keep' or 'break'; got {unknown!r}")
-    times, per_days = _targets(habits, days.pairs["habit_id"])
+    known = targets.reindex(days.pairs["habit_id"].astype(object), fill_value=1)
+    times, per_days = known["times"].to_numpy(), known["per_days"].to_numpy()
     is_done = days.status == DONE
     is_missed = days.status <= MISSED if unknown == "break" else days.status == MISSED
     if (per_days == 1).all():
@@ -303,10 +323,9 @@ def _cut(days: Days, habits: pd.DataFrame | None, week_start: int, unknown: Unkn
     pair_starts = of_day[days.starts]
     times = np.repeat(times, np.diff(pair_starts, append=starts.size))
     done = _reduce(np.add, is_done.astype(np.int32), starts)
-    missed = _reduce(np.add, is_missed.astype(np.int32), starts)
-    unsure = _reduce(np.add, ((days.status == UNKNOWN) & ~is_missed).astype(np.int32), starts)
-    broken = done + unsure < np.minimum(times, done + unsure + missed)
-    so_far = np.cumsum(is_done, dtype=np.int64) - is_done
+    possible = _reduce(np.add, (is_done | ((days.status == UNKNOWN) & ~is_missed)).astype(np.int32), starts)
+    broken = _reduce(np.logical_or, is_missed, starts) & (possible < times)
+    so_far = np.cumsum(is_done, dtype=np.int32) - is_done
     done_before = so_far - so_far[starts][of_day]
     return _Periods(of_day, pair_starts, times, per_days, done, done >= times, broken, done_before)
 
@@ -323,11 +342,15 @@ def _period_index(
 
 def _index(day: np.ndarray, per_days: np.ndarray, anchor: np.ndarray, week_start: int) -> np.ndarray:
     """Number of the period that each day falls in: a week, a month, or a block of days from `anchor` on."""
-    index = (day - anchor) // per_days
-    week = per_days == 7
-    index[week] = (day[week] + 3 - week_start) // 7  # day 0, 1970-01-01, was a Thursday
-    month = (per_days == 30) | (per_days == 31)
-    index[month] = day[month].astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    index = day.copy()
+    week, month = per_days == 7, (per_days == 30) | (per_days == 31)
+    block = (per_days > 1) & ~week & ~month
+    if week.any():
+        index = np.where(week, (day + (3 - week_start)) // 7, index)  # day 0, 1970-01-01, was a Thursday
+    if month.any():
+        index[month] = day[month].astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    if block.any():
+        index[block] = (day[block] - anchor[block]) // per_days[block]
     return index
 
 
@@ -401,12 +424,12 @@ def _recency(days: Days, periods: _Periods) -> dict[str, np.ndarray]:
     latest[:1] = -1
     never = latest < days.repeat(days.starts)
     latest[never] = 0
-    since = (days.day - days.day[latest]).astype(float)
-    since[never] = np.nan
     ordinal = np.arange(days.day.size) if periods.of_day is None else periods.of_day
-    units = (ordinal - ordinal[latest]).astype(float)
-    units[never] = np.nan
-    return {"days_since_done": since, "periods_since_done": units}
+    columns = {}
+    for name, position in (("days_since_done", days.day), ("periods_since_done", ordinal)):
+        columns[name] = np.subtract(position, position[latest], out=np.empty(position.size))
+        columns[name][never] = np.nan
+    return columns
 
 
 def _rates_before(days: Days, prior: RatePrior) -> dict[str, np.ndarray]:
