@@ -625,8 +625,8 @@ def consistency(resultant_length: pd.Series, events: pd.Series) -> pd.Series:
     """-log(1 - R) with the bias of few events taken off R: R^2 less (1 - R^2) / (n - 1), at least 0.
 
     Hours without any preference give R near 1 / sqrt(n): left in, pairs with few completions, whose runs are short,
-    would look consistent, and the correlation come out near -0.25 where there is none. Source: Kutil 2012, Statistics
-    46 (4). R above 0.9999 (hours noted alike) counts as 0.9999.
+    would look consistent, and the correlation come out near -0.25 where there is none. Source: Kutil 2012,
+    doi:10.1080/02331888.2010.543463. R above 0.9999 (hours noted alike) counts as 0.9999.
     """
     squared = resultant_length**2
     unbiased = np.sqrt((squared - (1 - squared) / (events - 1)).clip(lower=0))
