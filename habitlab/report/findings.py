@@ -5,13 +5,14 @@ executed notebook; `collect` reads the records back. Numbers reach prose only th
 `answer("Completion falls by {dip:size} in the second week", dip=dip)`.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import html
 import math
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -36,28 +37,40 @@ def question(text: str) -> None:
     _emit({"kind": "question", "text": text}, text, f"<p><b>{html.escape(text)}</b></p>")
 
 
-def answer(template: str, **findings: Item) -> None:
-    """Record the one-sentence answer; `{name}` is filled from the finding or claim handed in under that name.
+def answer(*sentences: str, otherwise: str = "These data cannot answer it.", **found: Item) -> None:
+    """Record the answer; `{name}` is filled from the finding or claim handed in under that name.
 
     `{name}` gives the value with its unit, `{name:size}` the same without sign, `{name:range}` the interval's ends,
-    `{name:interval}` value and interval, `{name:n}` the count behind it.
+    `{name:interval}` value and interval, `{name:n}` the count behind it. A sentence that names what was not found, or
+    is not known, is left out; where none remains, `otherwise` is the answer.
     """
-    _emit_prose("answer", template, findings)
+    _emit_prose("answer", sentences, found, otherwise)
 
 
-def prose(template: str, **findings: Item) -> None:
+def prose(*sentences: str, **found: Item) -> None:
     """Record a paragraph (Markdown) of the story, its numbers filled as in `answer`."""
-    _emit_prose("prose", template, findings)
+    _emit_prose("prose", sentences, found)
 
 
-def limits(template: str, **findings: Item) -> None:
+def limits(*sentences: str, **found: Item) -> None:
     """Record what the report cannot say (Markdown); shown before the methods."""
-    _emit_prose("limits", template, findings)
+    _emit_prose("limits", sentences, found)
 
 
-def methods(template: str, **findings: Item) -> None:
+def methods(*sentences: str, **found: Item) -> None:
     """Record how the numbers were made (Markdown); folded in the page."""
-    _emit_prose("methods", template, findings)
+    _emit_prose("methods", sentences, found)
+
+
+@contextlib.contextmanager
+def part(what: str) -> Iterator[None]:
+    """Go on without this part of a report, and say why, where the data lack what it needs."""
+    from habitlab.dataset import MissingColumn  # brings pandas along, which only kernels need
+
+    try:
+        yield
+    except MissingColumn as lack:
+        skip(what, str(lack))
 
 
 def skip(what: str, why: str) -> None:
@@ -90,11 +103,13 @@ def about(dataset: "Dataset") -> None:
     _emit({"kind": "about", "about": facts}, text, f"<p>{html.escape(text)}</p>")
 
 
-def publish(*items: Item, headline: bool = False) -> None:
-    """Record findings and claims: dataclasses or mappings with the fields of the report's JSON.
+def publish(*items: Item, headline: bool = False) -> dict[str, Item]:
+    """Record findings and claims, dataclasses or mappings with the fields of the report's JSON; return them by key.
 
     An item with `verdict` is a claim, any other a finding. `headline=True` puts findings at the top of the page (give
-    three to five). An estimate may be NaN or None only with a `reason`; an exact count has neither interval nor level.
+    three to five). An estimate or an interval may be NaN or None only with a `reason`; an exact count has neither
+    interval nor level. A claim may bring `unit`, `level`, `estimand` and `units` (what n counts) for the page.
+    Units known: share, share difference, points, %, r, V, ratio, clock hour; any other word stands after the number.
     Raises ValueError naming the item and the field that is wrong.
     """
     records = [_record(item) for item in items]
@@ -108,11 +123,20 @@ def publish(*items: Item, headline: bool = False) -> None:
         for record in records
     )
     _emit({"kind": "publish", "items": records}, plain, f"<table>{rows}</table>")
+    return {record["key"]: item for record, item in zip(records, items, strict=True)}
 
 
-def _emit_prose(kind: str, template: str, findings: Mapping[str, Item]) -> None:
-    payload = {"kind": kind} | fill(template, findings)
+def _emit_prose(kind: str, sentences: Sequence[str], found: Mapping[str, Item], otherwise: str = "") -> None:
+    known = {name: record for name, item in found.items() if (record := _record(item))["estimate"] is not None}
+    kept = [sentence for sentence in sentences if all(name in known for name in _slots(sentence))]
+    if not (kept or otherwise):
+        return
+    payload = {"kind": kind} | fill(" ".join(kept) or otherwise, known)
     _emit(payload, payload["text"], f"<p>{payload['markdown']}</p>")
+
+
+def _slots(template: str) -> list[str]:
+    return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
 
 
 def _emit(payload: dict[str, Any], plain: str, rich: str) -> None:
@@ -165,6 +189,8 @@ def _record(item: Item) -> dict[str, Any]:
             "reported": reported if isinstance(reported, str) else _number(reported, f"{who}: `reported`"),
             "verdict": str(given["verdict"]),
             "figure": given.get("figure") or None,
+            "estimand": str(given.get("estimand") or ""),
+            "units": str(given.get("units") or ""),
         }
     else:
         record |= {"label": given["label"], "method": given["method"]}
@@ -181,11 +207,14 @@ def _check_interval(record: Mapping[str, Any], who: str) -> None:
     if (low is None) != (high is None):
         raise ValueError(f"{who}: one end of the interval is missing (ci_low {low}, ci_high {high})")
     if low is not None and high is not None:
-        slack = 1e-9 * max(1.0, abs(estimate))
-        if not low - slack <= estimate <= high + slack:
-            raise ValueError(f"{who}: the interval [{low:g}, {high:g}] does not hold the estimate {estimate:g}")
-    if record["kind"] == "finding" and (level is None) != (low is None):
-        raise ValueError(f"{who}: an interval needs its `level`, and an exact count has neither")
+        # an interval may just miss its estimate (bias-corrected bootstrap); by more than its width is a mistake
+        slack = high - low + 1e-9 * abs(estimate)
+        if low > high or not low - slack <= estimate <= high + slack:
+            raise ValueError(f"{who}: the interval [{low:g}, {high:g}] does not belong to the estimate {estimate:g}")
+        if level is None and record["kind"] == "finding":
+            raise ValueError(f"{who}: an interval needs its `level`, such as 0.95")
+    elif level is not None and not record["reason"]:
+        raise ValueError(f"{who} has a `level` but no interval; give the `reason`, or for an exact count no level")
     if level is not None and not 0 < level < 1:
         raise ValueError(f"{who}: `level` is {level:g}; it must lie between 0 and 1, such as 0.95")
 
@@ -224,6 +253,7 @@ _UNITS = {
     "points": (1.0, " points"),
     "percentage points": (1.0, " points"),
     "r": (1.0, ""),
+    "V": (1.0, ""),
     "ratio": (1.0, ""),
     "clock hour": (1.0, ""),
 }
@@ -360,12 +390,13 @@ class _Slot:
 
 def fill(template: str, findings: Mapping[str, Item]) -> dict[str, Any]:
     """Fill a template: `text` plain, `markdown` with each number linked to its finding, `keys` of those it names."""
-    records = {name: _record(item) for name, item in findings.items()}
-    for _, name, _, _ in string.Formatter().parse(template):
-        if name is not None and name not in records:
-            near = difflib.get_close_matches(name, records, n=1)
+    named = _slots(template)
+    for name in named:
+        if name not in findings:
+            near = difflib.get_close_matches(name, findings, n=1)
             hint = f"; did you mean {{{near[0]}}}?" if near else ""
             raise ValueError(f"the text names {{{name}}}, but no finding was handed in under that name{hint}")
+    records = {name: _record(findings[name]) for name in named}
     return {
         "text": template.format(**{name: _Slot(record, False) for name, record in records.items()}),
         "markdown": template.format(**{name: _Slot(record, True) for name, record in records.items()}),

@@ -1,0 +1,217 @@
+"""The command line: one thin command for each thing HabitLab does.
+
+Every command imports what it needs when it is called, so that a call with nothing to do answers at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from habitlab.dataset import Dataset
+
+BUILT_IN = Path("data/habittrack.db")
+PRELOAD = ("habitlab.evaluation.claims", "habitlab.dataset.quality", "habitlab.report.figures", "seaborn")
+"""What kernels find loaded: importing it anew would take longer than most notebooks run."""
+
+DONE, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A research workbench for habit data, with reproducible reports.",
+    epilog="Any command takes --debug, which shows the traceback of an error.",
+)
+
+DataOption = Annotated[Path, typer.Option("--data", help="Dataset: a SQLite file or a Parquet folder.")]
+NewDataset = Annotated[Path, typer.Option("--out", help="Where the dataset goes: a .db file or a folder (Parquet).")]
+
+
+def main() -> None:
+    """Run the command line; errors are one or two lines for people, the traceback only with `--debug`."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        code = app(arguments, standalone_mode=False)
+    except (typer.Exit, SystemExit) as exit_:
+        code = getattr(exit_, "exit_code", getattr(exit_, "code", DONE))
+    except (typer.Abort, KeyboardInterrupt):
+        print("interrupted; what was finished is kept", file=sys.stderr)  # noqa: T201
+        code = INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        code = _explain(error)
+    sys.exit(code or DONE)
+
+
+def _explain(error: Exception) -> int:
+    show = getattr(error, "show", None)  # an error of the call itself, from typer
+    if show is not None:
+        show()
+        return int(getattr(error, "exit_code", WRONG_CALL))
+    print(f"habitlab: {error}", file=sys.stderr)  # noqa: T201
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError)):
+        return WRONG_CALL
+    if not isinstance(error, (OSError, sqlite3.Error)):
+        print("this is a mistake in HabitLab; --debug shows where", file=sys.stderr)  # noqa: T201
+    return FAILED
+
+
+@app.command()
+def simulate(
+    out: NewDataset,
+    users: Annotated[int, typer.Option(help="How many people.")] = 2000,
+    days: Annotated[int, typer.Option(help="How many days they are watched.")] = 180,
+    seed: Annotated[int, typer.Option(help="Another seed, another population.")] = 0,
+    retention: Annotated[str, typer.Option(help="trial: people in a study; wild: people of an app.")] = "trial",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="EFFECT=VALUE", help="Strength of an effect; 0 is off.")
+    ] = None,
+) -> None:
+    """Make a population whose true behaviour is known; the truth is kept beside it."""
+    from habitlab.simulation import parse_effects, simulate, save
+
+    effects = parse_effects(set_ or [])
+    world = simulate(users=users, days=days, seed=seed, effects=effects, retention=retention)
+    save(world, out)
+    _summarise(world, out)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A tracker's backup or export: a file or a folder.")],
+    out: NewDataset,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="loop, loop-csv, habitbull, tickmate, rewire, lifesnaps; else found by looking."),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Pseudonym of the person whose tracker this is; `me` when left out.")
+    ] = None,
+) -> None:
+    """Read a tracker's backup into a dataset; into one that exists, it is merged."""
+    from datetime import date
+
+    from habitlab.dataset import Dataset
+    from habitlab.dataset.importers import import_source
+
+    before = Dataset.load(out) if out.exists() else None
+    result = import_source(source, format=format_, into=before, user=user, today=date.today())
+    result.dataset.save(out)
+    _print(str(result.report))
+    _summarise(result.dataset, out)
+
+
+@app.command()
+def check(path: Annotated[Path, typer.Argument(help="A dataset.")]) -> int:
+    """Hold a dataset against the contract, and say what is in it."""
+    from habitlab.dataset import Dataset, DatasetError
+
+    try:
+        dataset = Dataset.load(path)
+    except DatasetError as error:
+        print(f"habitlab: {error}", file=sys.stderr)  # noqa: T201
+        return FAILED
+    _summarise(dataset, path)
+    _print("the contract holds")
+    return DONE
+
+
+@app.command()
+def report(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Reports, like 03 or 02-user-behaviour; all when none.")
+    ] = None,
+    data: DataOption = BUILT_IN,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PARAM=VALUE", help="A parameter of the notebooks.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Notebooks side by side; as many as cores when left out.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the reports.")] = Path("reports"),
+    force: Annotated[bool, typer.Option("--force", help="Run also what is already made.")] = False,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds one notebook may take.")] = 600,
+) -> int:
+    """Run notebooks and publish them as HTML; what has not changed is not run."""
+    from habitlab.report.build import build_reports
+    from habitlab.report.parameters import SAMPLE, parse_assignments
+
+    if str(data) != SAMPLE and not data.exists():
+        advice = "`make data` makes it" if data == BUILT_IN else "`habitlab import` or `habitlab simulate` makes one"
+        raise FileNotFoundError(f"no dataset at {data}; {advice}, or give --data {SAMPLE} for a small simulated one")
+    result = build_reports(
+        names or [],
+        notebooks_dir=_notebooks(),
+        out=out,
+        data=str(data),
+        overrides=parse_assignments(set_ or []),
+        jobs=jobs,
+        force=force,
+        timeout=timeout,
+        preload=PRELOAD,
+    )
+    for one in result.reports:
+        error = f": {one.error}" if one.error else ""
+        _print(f"{one.name}  {one.status}{f' in {one.seconds:.1f} s' if one.status == 'ran' else ''}{error}")
+    _print(f"{out / 'index.html'} ({result.seconds:.1f} s)")
+    return result.exit_code
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="DIR_A", help="Folder of reports.")],
+    after: Annotated[Path, typer.Argument(metavar="DIR_B", help="Another one.")],
+) -> None:
+    """Say what changed between two runs, number by number."""
+    from habitlab.report.compare import as_text, compare
+
+    _print(as_text(compare(before, after), a=str(before), b=str(after)))
+
+
+@app.command()
+def notebooks(
+    check: Annotated[bool, typer.Option("--check", help="Only say what is not in the canonical form.")] = False,
+) -> int:
+    """Run the notebooks on the sample and store them in their canonical form."""
+    from habitlab.report import build, notebooks
+
+    paths = sorted(_notebooks().glob("*.ipynb"))
+    failures = {} if check else notebooks.refresh(paths, jobs=build.cores(), preload=PRELOAD)
+    wrong = [f"{path.name}: {failure}" for path, failure in failures.items() if failure]
+    wrong += [f"{path.name} {problem}" for path in paths for problem in notebooks.check(path)]
+    for line in wrong:
+        _print(line)
+    return FAILED if wrong else DONE
+
+
+def _notebooks() -> Path:
+    """Return the folder of notebooks: that of the working directory, or else the one beside the package."""
+    for folder in (Path("notebooks"), Path(__file__).resolve().parents[1] / "notebooks"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError("no folder `notebooks` here; run this in a clone of HabitLab")
+
+
+def _summarise(dataset: Dataset, path: Path) -> None:
+    tracking = dataset.habit_tracking
+    if tracking.empty:
+        period = "no day tracked"
+    else:
+        period = f"{tracking['date'].min():%Y-%m-%d} to {tracking['date'].max():%Y-%m-%d}"
+    kind = "simulated" if dataset.simulated else "real"
+    _print(
+        f"{path}: {len(dataset.users):,} users, {len(dataset.habits):,} habits, {len(tracking):,} tracked days, "
+        f"{period} ({kind} data)"
+    )
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201
