@@ -1,0 +1,295 @@
+"""Analyses of behaviour, against slow recomputation from the definitions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from habitlab.dataset import Dataset, MissingColumn
+from habitlab.evaluation import behaviour
+
+from .people import ordinary_people
+
+QUICK = {"resamples": 60}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return ordinary_people(80, 120)
+
+
+def utc(*texts):
+    return pd.to_datetime(pd.Series(texts), utc=True)
+
+
+def rows(user, habit, status, first="2024-01-01"):
+    """Tracking rows of consecutive days from a word like "dm.su": done, missed, no row, skipped, unknown."""
+    words = {"d": "done", "m": "missed", "s": "skipped", "u": "unknown"}
+    days = pd.date_range(first, periods=len(status))
+    return pd.DataFrame(
+        [(user, habit, day, words[letter]) for day, letter in zip(days, status, strict=True) if letter != "."],
+        columns=["user_id", "habit_id", "date", "status"],
+    )
+
+
+def small(tracking, adoptions=None, **habit):
+    users = sorted(set(tracking["user_id"]))
+    habits = sorted(set(tracking["habit_id"]))
+    return Dataset(
+        users=pd.DataFrame({"user_id": users, "zone": "UTC"}),
+        habits=pd.DataFrame({"habit_id": habits, "target": "1/1", **habit}),
+        habit_tracking=tracking,
+        **({} if adoptions is None else {"adoptions": adoptions}),
+    )
+
+
+class TestHoldings:
+    def test_completion_leaves_out_skipped_and_unknown_days(self):
+        held = behaviour.holdings(small(rows("u", "h", "dmsu.d")))
+        assert held.pairs["counted"].tolist() == [3]
+        assert held.pairs["completion"].tolist() == [pytest.approx(2 / 3)]
+
+    def test_a_pair_without_a_counted_day_has_no_completion(self):
+        assert behaviour.holdings(small(rows("u", "h", "su"))).pairs["completion"].isna().all()
+
+    def test_days_count_from_the_local_day_of_adoption(self):
+        """23:30 UTC on 31 December is 1 January in Tokyo."""
+        adoptions = pd.DataFrame({"user_id": ["u"], "habit_id": ["h"], "adopted_at": utc("2023-12-31 23:30")})
+        dataset = small(rows("u", "h", "ddd"), adoptions)
+        tokyo = dataset.replace(users=dataset.users.assign(zone="Asia/Tokyo"))
+        assert behaviour.holdings(dataset).day.tolist() == [1, 2, 3]
+        assert behaviour.holdings(tokyo).day.tolist() == [0, 1, 2]
+
+    def test_a_habit_taken_up_again_is_a_pair_of_its_own(self):
+        adoptions = pd.DataFrame(
+            {
+                "user_id": ["u", "u"],
+                "habit_id": ["h", "h"],
+                "adopted_at": utc("2024-01-01 12:00", "2024-01-06 12:00"),
+                "abandoned_at": utc("2024-01-03 12:00", None),
+            }
+        )
+        held = behaviour.holdings(small(rows("u", "h", "dmd.mdd"), adoptions))
+        assert held.pairs["adopted"].diff().tolist()[1] == 5
+        assert held.pairs["ended"].tolist() == [True, False]
+        assert held.pairs["counted"].tolist() == [3, 2]  # the missed day in between belongs to neither
+        assert held.day.tolist() == [0, 1, 2, 0, 1]
+
+    def test_followup_ends_with_the_data(self):
+        adoptions = pd.DataFrame(
+            {
+                "user_id": ["u", "v"],
+                "habit_id": ["h", "h"],
+                "adopted_at": utc("2024-01-01", "2024-01-02"),
+                "abandoned_at": utc(None, "2024-03-01"),
+            }
+        )
+        tracking = pd.concat([rows("u", "h", "dddd"), rows("v", "h", "dd", "2024-01-02")])
+        held = behaviour.holdings(small(tracking, adoptions)).pairs
+        assert held["followup"].tolist() == [3, 2]
+        assert held["exit_day"].tolist() == [3, 2]
+        assert not held["ended"].any()  # given up only after the data end
+
+    def test_without_adoptions_every_tracked_pair_counts(self):
+        held = behaviour.holdings(small(rows("u", "h", "dm")))
+        assert held.pairs["adopted"].isna().all()
+        assert held.pairs["completion"].tolist() == [0.5]
+
+    def test_agrees_with_a_slow_count(self, dataset):
+        pairs = behaviour.holdings(dataset).pairs
+        tracking = dataset.habit_tracking.groupby(["user_id", "habit_id"])["status"]
+        for row in pairs.sample(40, random_state=0).itertuples():
+            key = (row.user_id, row.habit_id)
+            status = tracking.get_group(key) if key in tracking.groups else pd.Series(dtype=str)
+            assert row.done == (status == "done").sum()
+            assert row.counted == status.isin(["done", "missed"]).sum()
+
+
+class TestAdoptionCycle:
+    def test_survivors_and_all(self):
+        """Of two users one gives up after three days: among the active 100 % is left, among all half."""
+        adoptions = pd.DataFrame(
+            {
+                "user_id": ["u", "v"],
+                "habit_id": ["h", "h"],
+                "adopted_at": utc("2024-01-01", "2024-01-01"),
+                "abandoned_at": utc(None, "2024-01-03"),
+            }
+        )
+        tracking = pd.concat([rows("u", "h", "dddddd"), rows("v", "h", "mmm")])
+        table = behaviour.adoption_cycle(small(tracking, adoptions), days=8, **QUICK).set_index(["curve", "day"])
+        active, everyone = table.loc["still active"], table.loc["all adopters"]
+        assert active["estimate"].tolist()[:6] == [0.5, 0.5, 0.5, 1, 1, 1]
+        assert everyone["estimate"].tolist()[:6] == [0.5] * 6
+        assert everyone["pairs"].tolist() == [2] * 6 + [0, 0]
+        assert active["estimate"][6:].isna().all()
+
+    def test_only_daily_habits_count(self, dataset):
+        daily = dataset.habits.loc[dataset.habits["target"] == "1/1", "habit_id"]
+        held = behaviour.cycle_data(dataset)
+        assert set(held.pairs["habit_id"]) <= set(daily)
+        assert held.pair.max() < len(held.pairs)
+
+    def test_bands_hold_the_estimate(self, dataset):
+        table = behaviour.adoption_cycle(dataset, days=20, **QUICK)
+        assert (table["ci_low"] < table["estimate"]).all()
+        assert (table["estimate"] < table["ci_high"]).all()
+
+    @pytest.mark.parametrize("survivors", [False, True])
+    def test_dip_is_a_difference_of_means_over_days(self, dataset, survivors):
+        held = behaviour.cycle_data(dataset)
+        frame = pd.DataFrame({"day": held.day, "done": held.done, "exit": held.pairs["exit_day"].to_numpy()[held.pair]})
+        frame = frame[frame["exit"] >= 35] if survivors else frame
+        share = frame.groupby("day")["done"].mean()
+        dip, before, after = (share.loc[low:high].mean() for low, high in ((7, 14), (1, 3), (22, 35)))
+        found = behaviour.dip(held, survivors=survivors, **QUICK)
+        assert found.estimate == pytest.approx([before - dip, after - dip])
+
+
+class TestTime:
+    def test_hours_are_local(self):
+        tracking = rows("u", "h", "d").assign(at=utc("2024-01-01 22:30"))
+        dataset = small(tracking).replace(users=pd.DataFrame({"user_id": ["u"], "zone": ["Asia/Tokyo"]}))
+        table = behaviour.time_of_day(dataset, **QUICK)
+        assert table.loc[table["estimate"] > 0, "hour"].tolist() == [7]
+        assert table.loc[table["peak"], "hour"].tolist() == [6, 7, 19, 20]
+        assert behaviour.peak_share(dataset).estimate[0] == 1
+
+    def test_shares_add_up(self, dataset):
+        table = behaviour.time_of_day(dataset, **QUICK)
+        assert table["estimate"].sum() == pytest.approx(1)
+        assert behaviour.peak_share(dataset, **QUICK).estimate[0] == pytest.approx(
+            table.loc[table["peak"], "estimate"].sum()
+        )
+
+    def test_weekday(self, dataset):
+        tracking = dataset.habit_tracking
+        tracking = tracking[tracking["status"].isin(["done", "missed"])]
+        expected = (tracking["status"] == "done").groupby(tracking["date"].dt.day_of_week).mean()
+        table = behaviour.weekday(dataset, **QUICK)
+        assert table["estimate"].to_numpy() == pytest.approx(expected.to_numpy())
+        assert table["name"].tolist()[0] == "Monday"
+
+
+class TestRetention:
+    def test_is_the_curve_of_scipy(self, dataset):
+        pairs = behaviour.holdings(dataset).pairs
+        times, ended = pairs["exit_day"].to_numpy(), pairs["ended"].to_numpy()
+        oracle = stats.ecdf(stats.CensoredData(uncensored=times[ended], right=times[~ended])).sf
+        table = behaviour.retention(dataset, **QUICK)
+        assert table["estimate"].to_numpy() == pytest.approx(oracle.evaluate(np.arange(90)))
+        assert table["at_risk"].tolist() == [int((times >= day).sum()) for day in range(90)]
+
+    def test_by_category_each_has_a_curve(self, dataset):
+        table = behaviour.retention_by(dataset, "category", **QUICK)
+        assert set(table["group"]) == set(dataset.habits["category"].astype(str))
+        assert (table["day"] == 90).all()
+
+    def test_short_data_say_so(self):
+        with pytest.raises(MissingColumn, match="90 days"):
+            behaviour.retention_by(ordinary_people(30, 60), "category", **QUICK)
+
+
+class TestStarts:
+    def test_agrees_with_a_slow_reading_of_the_definition(self, dataset):
+        held = behaviour.holdings(dataset)
+        tracking = dataset.habit_tracking.groupby(["user_id", "habit_id"])
+        begun = behaviour.starts(held).set_index("user_id")
+        for user, pairs in held.pairs.groupby("user_id"):
+            first = pairs[pairs["adopted"] == pairs["adopted"].min()]
+            if (first["followup"] < 49).all():
+                assert user not in begun.index
+                continue
+            done = scheduled = 0.0
+            for pair in first.itertuples():
+                key = (pair.user_id, pair.habit_id)
+                own = tracking.get_group(key) if key in tracking.groups else dataset.habit_tracking.head(0)
+                for day in range(22, 50):
+                    date = pd.Timestamp(1970, 1, 1) + pd.Timedelta(days=pair.adopted + day)
+                    status = own.loc[own["date"] == date, "status"].tolist()
+                    if pair.ended and day > pair.exit_day:
+                        scheduled += pair.occasions_a_day
+                    elif status and status[0] in ("done", "missed"):
+                        done, scheduled = done + (status[0] == "done"), scheduled + 1
+            if scheduled == 0:
+                assert user not in begun.index
+                continue
+            assert begun.loc[user, "difficulty"] == pytest.approx(first["difficulty"].mean())
+            assert begun.loc[user, "success"] == (done >= 0.6 * scheduled - 1e-9)
+
+    def test_frame(self, dataset):
+        table = behaviour.difficulty_progression(dataset, **QUICK)
+        assert table["estimate"].between(1, 5).all()
+        assert table.loc[table["adoption"] == "first", "users"].sum() == len(
+            behaviour.starts(behaviour.holdings(dataset))
+        )
+
+
+class TestConcurrent:
+    def test_agrees_with_a_slow_count(self, dataset):
+        pairs = behaviour.holdings(dataset).pairs
+        counts = behaviour.concurrent(pairs)
+        ends = np.where(pairs["ended"], pairs["adopted"] + pairs["exit_day"], np.inf)
+        for row in range(0, len(pairs), 5):
+            start = pairs["adopted"][row]
+            same = pairs["user"] == pairs["user"][row]
+            expected = (same & (pairs["adopted"] <= start) & ((ends > start) | (pairs["adopted"] == start))).sum()
+            assert counts[row] == expected
+
+    def test_giving_up_later_does_not_lower_the_count(self):
+        pairs = pd.DataFrame(
+            {"user": 0, "adopted": [0.0, 0.0, 5.0], "exit_day": [9.0, 3.0, 1.0], "ended": [True, True, True]}
+        )
+        assert behaviour.concurrent(pairs).tolist() == [2, 2, 2]
+
+
+class TestHabits:
+    def test_completion_is_a_mean_over_pairs(self, dataset):
+        pairs = behaviour.holdings(dataset).pairs
+        expected = pairs.groupby(pairs["category"].astype(str))["completion"].mean()
+        table = behaviour.completion_by(dataset, "category", **QUICK).set_index("group")
+        assert table["estimate"].to_dict() == pytest.approx(expected.to_dict())
+        assert table["pairs"].sum() == pairs["completion"].notna().sum()
+
+    def test_duration_has_bands_raw_and_standardised(self, dataset):
+        table = behaviour.duration(dataset, **QUICK)
+        assert table["kind"].value_counts().to_dict() == {"raw": 5, "standardised": 5}
+        assert table["group"].unique().tolist() == ["under 5", "5 to 15", "15 to 20", "20 to 30", "over 30"]
+
+    def test_description_is_read_where_the_wording_was_drawn_by_lot(self, dataset):
+        shown = dataset.recommendations
+        by_lot = shown[shown["policy"] == "random"]
+        accepted = (by_lot["response"] == "accepted").groupby(by_lot["description_variant"].astype(str)).mean()
+        table = behaviour.description(dataset, **QUICK).set_index("comparison")
+        assert table.loc["randomised", "estimate"] == pytest.approx(accepted["clear"] / accepted["vague"] - 1)
+        assert table.loc["all", "pairs"] == len(shown)
+
+    def test_demographics(self, dataset):
+        table = behaviour.demographics(dataset, permutations=99, **QUICK)
+        assert table["attribute"].tolist() == ["gender", "age_band"]
+        assert (table["q_value"] >= table["p_value"]).all()
+
+
+@pytest.mark.parametrize(
+    ("analysis", "drop"),
+    [
+        (behaviour.adoption_cycle, {"adoptions": None}),
+        (behaviour.time_of_day, {"habit_tracking": "at"}),
+        (behaviour.time_of_day, {"users": "zone"}),
+        (behaviour.retention, {"adoptions": "abandoned_at"}),
+        (behaviour.difficulty_progression, {"habits": "difficulty"}),
+        (behaviour.duration, {"habits": "minutes"}),
+        (behaviour.duration, {"habits": "category"}),
+        (behaviour.description, {"recommendations": None}),
+        (behaviour.description, {"recommendations": "description_variant"}),
+        (behaviour.demographics, {"habits": "category"}),
+        (behaviour.weekday, {"habit_tracking": None}),
+    ],
+)
+def test_what_is_missing_is_said(dataset, analysis, drop):
+    """A report skips the analysis and shows this sentence."""
+    ((table, column),) = drop.items()
+    frame = dataset.table(table)
+    less = dataset.replace(**{table: frame.head(0) if column is None else frame.drop(columns=column)})
+    with pytest.raises(MissingColumn, match=f"needs .*{column or table}"):
+        analysis(less)
