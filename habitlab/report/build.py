@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
@@ -387,8 +388,9 @@ def _publish(plan: Plan, out: Path, notebook: Mapping[str, Any], status: str, fa
     notebook = json.loads(text)
     try:
         html, record = page.render(notebook, name=plan.name, parameters=plan.shown, provenance=plan.provenance)
-    except Exception as error:  # a notebook's records may be anything; the other reports go on
-        return _publish_failure(plan, out, notebook, f"no page can be made of it: {error}", **facts)
+    except Exception as error:  # records that contradict each other, or a mistake of ours: the other reports go on
+        reason = str(error) if isinstance(error, ValueError) else traceback.format_exc().strip()
+        return _publish_failure(plan, out, notebook, f"no page can be made of it: {reason}", **facts)
     entry = {"html": html, "json": page.json_text(record), **facts}
     cache.store(plan.page_key, entry)
     _write(plan, out, entry["html"], entry["json"])
@@ -413,7 +415,8 @@ def _publish_failure(plan: Plan, out: Path, notebook: Mapping[str, Any] | None, 
     )
     failure_page = out / f"{plan.name}.failed.html"
     _write_file(failure_page, html)
-    return Report(plan.name, "failed", error=error, page=failure_page, **facts)
+    summary = error.splitlines()[-1 if "Traceback" in error else 0]
+    return Report(plan.name, "failed", error=summary, page=failure_page, **facts)
 
 
 def _page(out: Path, plan: Plan) -> Path:

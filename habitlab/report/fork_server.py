@@ -26,7 +26,13 @@ def main() -> None:
     """Preload, serve until the socket closes; in a forked child, be a kernel instead."""
     handle, folder, *modules = sys.argv[1:]
     connection = socket.socket(fileno=int(handle))
-    _die_with_parent(signal.SIGKILL)  # while importing, nobody watches the socket
+
+    def leave(*_: object) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, leave)  # while importing, nobody watches the socket
+    _die_with_parent(signal.SIGTERM)
     for module in modules:
         # A module that cannot be imported is the notebook's to report, with its own traceback.
         with suppress(Exception, SystemExit):
@@ -35,7 +41,7 @@ def main() -> None:
     threads = len(list(Path("/proc/self/task").iterdir()))
     gc.collect()
     gc.freeze()  # what was imported is never collected, so its pages stay shared with the kernels
-    _die_with_parent(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     request = _serve(connection, threads)
     connection.close()
     if request is None:
@@ -92,6 +98,7 @@ def _serve(connection: socket.socket, threads: int) -> dict[str, Any] | None:
 def _be_kernel(request: Mapping[str, Any]) -> None:
     """Run an IPython kernel in this forked process, as `python -m ipykernel_launcher -f FILE` would."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _die_with_parent(signal.SIGKILL)
     if os.getppid() != request["parent"]:
         os._exit(1)  # the server died before the kernel could ask to die with it
@@ -108,6 +115,7 @@ def _be_kernel(request: Mapping[str, Any]) -> None:
 
 
 def _die_with_parent(signal_number: int) -> None:
+    """Have the system send this signal when the process that started this one ends, however it ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal_number))
 
 

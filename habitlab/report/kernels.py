@@ -57,8 +57,9 @@ class Kernels:
         self.server: ForkServer | None = None
         self.why_ordinary = ""
         self.peak_memory_of_parent: int | None = None
+        self.starting = threading.Lock()  # no kernel is started while closing, or after
+        self.closed = False
         self._managers: list[AsyncKernelManager] = []
-        self._closed = False
         if not fork:
             self.why_ordinary = "asked for"
         elif sys.platform != "linux":
@@ -81,15 +82,14 @@ class Kernels:
             kernel_id=str(number), kernel_spec=manager.kernel_spec, parent=manager, kernels=self
         )
         self._managers.append(manager)
-        if self._closed:
-            raise RuntimeError("the kernels have been closed")
         return manager
 
     def close(self) -> None:
         """Kill what still runs, end the forking parent, and remove the folder of sockets. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
+        with self.starting:
+            if self.closed:
+                return
+            self.closed = True
         if self.server:
             self.peak_memory_of_parent = peak_memory(self.server.pid)
             self.server.close()
@@ -128,7 +128,10 @@ class Provisioner(LocalProvisioner):
                 self.process = process  # type: ignore[assignment]
                 self.pid = self.pgid = process.pid
                 return self.connection_info
-        return await super().launch_kernel(cmd, **keywords)
+        with self.kernels.starting:
+            if self.kernels.closed:
+                raise RuntimeError("no kernel is started any more")
+            return await super().launch_kernel(cmd, **keywords)
 
     async def poll(self) -> int | None:
         """Exit code, or None while the kernel lives; kept, for saying later how it ended."""
@@ -199,6 +202,7 @@ class ForkServer:
         # Closing alone would leave the socket open while another thread waits for an answer.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        self._process.terminate()  # heeded while it still imports
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
