@@ -15,12 +15,12 @@ from habitlab.dataset import Dataset, DatasetError
 from habitlab.dataset.catalogue import load_catalogue
 from habitlab.dataset.sqlite import replacing
 from habitlab.simulation.adoption import adopt
-from habitlab.simulation.effects import EFFECTS, resolve
+from habitlab.simulation.effects import EFFECTS, knobs, resolve
 from habitlab.simulation.tables import make_tables
 from habitlab.simulation.truth import load_truth, make_truth, truth_path
 from habitlab.simulation.world import Course, World, parameters
 
-__all__ = ["EFFECTS", "Course", "World", "load_truth", "make_truth", "make_world", "save", "simulate", "world_of"]
+__all__ = ["EFFECTS", "Course", "World", "load_truth", "make_truth", "make_world", "populate", "save", "simulate", "world_of"]
 
 RETENTIONS = ("trial", "wild")
 
@@ -56,7 +56,8 @@ def make_world(
             raise ValueError(f"{name} must be a whole number, {least} or more; it is {value!r}")
     if retention not in RETENTIONS:
         raise ValueError(f"retention must be {' or '.join(map(repr, RETENTIONS))}; it is {retention!r}")
-    return World(int(users), load_catalogue(), int(seed), int(days), resolve(effects), retention)
+    chosen = resolve(effects)
+    return World(int(users), load_catalogue(), int(seed), int(days), chosen, retention, knobs(chosen))
 
 
 def simulate(
@@ -67,7 +68,11 @@ def simulate(
     retention: str = "trial",
 ) -> Dataset:
     """Make a dataset of the simulated world; parameters and errors as in `make_world`."""
-    world = make_world(users, days, seed, effects, retention)
+    return populate(make_world(users, days, seed, effects, retention))
+
+
+def populate(world: World) -> Dataset:
+    """Let the people of a world choose habits and live with them, and return what is logged."""
     adoptions, offers, existing = adopt(world)
     course = world.replay(adoptions.user, adoptions.habit, adoptions.start, adoptions.load)
     metadata = {"source": "simulated", "simulated": True, "simulation": parameters(world)}

@@ -11,10 +11,10 @@ from habitlab.simulation import people as population
 from habitlab.simulation.people import Floats, Ints
 from habitlab.simulation.world import COMMITMENT_SCALE, Bools, World
 
-ACCEPTED = 0.11  # mean chance that a habit is adopted when a user looks at it, in vague words
+ACCEPTED = 0.14  # mean chance that a habit is adopted when a user looks at it, in vague words
 MOST_ACCEPTED = 0.45  # so that clear words can still raise it, up to twice
 FIRST_SLATE, LATER_SLATE, SLATE_DAYS = 16, 2, 14
-CHOSEN_SHARES = (0.18, 0.20, 0.20, 0.17, 0.14, 0.11)  # of users who pick 1, 2 ... habits themselves
+CHOSEN_SHARES = (0.16, 0.15, 0.14, 0.13, 0.12, 0.11, 0.10, 0.09)  # of users who pick 1, 2 ... habits themselves
 POPULAR_SHARE = 0.3  # of users to whom the popular habits are recommended, the rest get random ones
 EASE_OF_ABLE = 0.45  # how much more able users start with easy habits
 GROWING = 0.15  # how much later choices lean to hard habits

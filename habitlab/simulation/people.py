@@ -28,17 +28,17 @@ ZONES = {
 }  # fmt: skip
 RUSSIAN_SPEAKING = ("Europe/Moscow", "Asia/Yekaterinburg", "Asia/Novosibirsk")
 
-MEAN_HABITS = 5.0
+MEAN_HABITS = 6.0
 GOAL_SHARE = 0.45
-GOAL_BENEFIT = 0.75  # logits of completion, at five habits held
-GOAL_SELECTION = 0.9  # log-odds of setting a goal for each standard deviation of conscientiousness
-CONSCIENTIOUS = 0.40  # logits of completion for each standard deviation
-USER_VARIANCE = 1.30  # of the logit of completion between users, all parts together
-HABITS_VARIANCE = 4.6  # of the number of habits held at adoption
+GOAL_BENEFIT = 0.62  # logits of completion, at five habits held
+GOAL_SELECTION = 1.1  # log-odds of setting a goal for each standard deviation of conscientiousness
+CONSCIENTIOUS = 0.42  # logits of completion for each standard deviation
+USER_VARIANCE = 0.95  # of the logit of completion between users, all parts together
+HABITS_VARIANCE = 6.0  # of the number of habits held at adoption
 COMMITMENT_SHARES = (0.2, 0.3, 0.3, 0.2)
 COMMITMENT_MINUTES = ((3, 5), (10, 10), (15, 20), (30, 60))
 TASTES = 3
-TRIAL_SHAPE, TRIAL_SCALE = 0.6, 260.0  # Weibull; with habits given up besides, 57 % still hold one at day 90
+TRIAL_SHAPE, TRIAL_SCALE = 0.6, 240.0  # Weibull; with habits given up besides, 57 % still hold one at day 90
 WILD = (0.237, 0.0207)
 
 # Log-odds of choosing a category, planted by demographics_category, in the order of `Category`:
@@ -237,7 +237,7 @@ def profile(noise: Noise, people: People, knobs: Knobs, existing: list[list[str]
 
 def demography(people: People, knobs: Knobs) -> Floats:
     """Log-odds of choosing a habit of each category (users, 9) that come from gender and age."""
-    return knobs.demographics * (BY_GENDER[people.gender] + BY_AGE[np.digitize(people.age, AGE_EDGES)])
+    return 1.6 * knobs.demographics * (BY_GENDER[people.gender] + BY_AGE[np.digitize(people.age, AGE_EDGES)])
 
 
 def _words(words: list[str], codes: Ints) -> pd.Categorical:

@@ -44,7 +44,7 @@ def hours_of(world: World, course: Course, rows: Ints) -> Floats:
     people, peaks = world.people, world.knobs.peaks
     # Alarms pull the free day's hours together: a late sleeper rises half as much later on a working day (G8).
     rise = MORNING + 0.45 * (people.mid_sleep[user] - 3.7)
-    evening = EVENING + 0.35 * world.noise.normal("evening hour", user, habit)
+    evening = EVENING + 0.60 * world.noise.normal("evening hour", user, habit)
     afternoon = AFTERNOON + 1.2 * world.noise.normal("afternoon hour", user, habit)
     usual = np.choose(part, (rise, afternoon, evening))
     flat = 6.0 + 16.0 * world.noise.uniform("flat hour", user, habit)

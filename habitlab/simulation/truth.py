@@ -1,6 +1,6 @@
 """The truth beside the data: what would happen to every pair of a user and a habit.
 
-The label of `success`: once adopted, done on at least 60 % of the days scheduled in days 22-49 (day 1 is the first),
+The label of `success`: once adopted, done on at least 60 % of the scheduled days 22-49 since adoption (day 0),
 days after giving up counting as not done. Reference day of every potential outcome: the user's day of registration,
 with as many habits held as the user really held then.
 """
@@ -20,7 +20,7 @@ from habitlab.simulation.adoption import Adoptions, adopt, adoption_probability,
 from habitlab.simulation.people import Floats, Ints
 from habitlab.simulation.world import Course, World, parameters
 
-WINDOW = (21, 49)  # days since the start, the last one excluded: days 22-49
+WINDOW = (22, 50)  # days since adoption, the last one excluded
 SUCCESS = 0.6
 HORIZON = 90
 _BLOCK = 256
@@ -192,7 +192,7 @@ def _make_tables(world: World, times: int, per_days: int) -> tuple[RegularGridIn
             x = logit + novelty + behaviour.AUTOMATIC * automatic[last] + (streak * (2 * last - 1) if j else 0.0)
             chance = 1 / (1 + np.exp(-x))
             if j:
-                chance += weight * (last - chance)
+                chance += weight * behaviour.routine(day) * (last - chance)
             doing, missing = share[last] * chance, share[last] * (1 - chance)
             more = doing * (automatic[last] + learn * (1 - automatic[last]))
             if inside:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import ndtr
 
 from habitlab.dataset import derived
 from habitlab.simulation import people as population
@@ -24,29 +25,31 @@ Bools = npt.NDArray[np.bool_]
 Singles = npt.NDArray[np.float32]
 
 # G2: logits of completion.
-INTERCEPT = -0.75
+INTERCEPT = -1.0
 # health, diet, physical, mindfulness, productivity, learning, relationships, career, finance
-BY_CATEGORY = np.array([0.0, -0.55, 0.40, 0.50, 0.0, 0.0, 0.0, -0.05, -0.05])
-BY_BAND = np.array([-0.35, 0.0, -0.30, -0.45, -0.60])  # bands of `derived.MINUTE_BANDS`
+BY_CATEGORY = np.array([0.0, -0.55, 0.62, 0.65, 0.0, 0.0, 0.0, -0.05, -0.05])
+BY_BAND = np.array([-0.50, 0.0, -0.45, -0.55, -0.65])  # bands of `derived.MINUTE_BANDS`
 BY_DIFFICULTY = -0.12
-WEEKLY = 1.10
+WEEKLY = 0.60
 REMINDED = 0.05
-AFFINITY, PAIR = 0.35, 0.40
-NOVELTY, NOVELTY_DAYS = 1.5, 4.0
-AUTOMATIC = 2.0
-STREAK = 0.25  # G5
+AFFINITY, PAIR = 0.30, 0.10
+NOVELTY, NOVELTY_DAYS = 1.5, 2.0
+AUTOMATIC = 1.8
+STREAK = 0.15  # G5
 # G4: gym visits rise by 33 % at the start of a week and 14 % of a month; week ends are a little worse.
 BY_WEEKDAY = np.array([0.29, 0.10, 0.0, 0.0, -0.05, -0.14, -0.20])
 MONTH_START = 0.15
 # G1
 DAYS_TO_AUTOMATIC, SPREAD_TO_AUTOMATIC, FORGETTING = 66.0, 0.6, 0.005
 # G3
-PERSISTENCE, PERSISTENCE_SLOPE, MOST_PERSISTENT = 1.6, 1.3, 4.6
+PERSISTENCE, PERSISTENCE_SLOPE, MOST_PERSISTENT = 1.6, 2.3, 4.6
+ROUTINE_DAYS = 2.0
 # G8: hours of the local day
 MORNING, EVENING, AFTERNOON = 7.0, 20.0, 14.5
 EARLIEST = 5.5
+HOUR_SPREAD, HOUR_SLOPE = 0.8, 0.8  # median standard deviation of a pair's hour, and how it falls with consistency
 # G9: habits given up one by one, beside those that end because the user leaves
-GIVING_UP = 0.0028  # a day
+GIVING_UP = 0.0022  # a day
 GIVING_UP_BY_CATEGORY = np.array([0.0, 0.9, -0.8, -0.8, 0.0, 0.0, 0.0, 0.0, 0.0])
 GIVING_UP_BY_LOGIT, GIVING_UP_WEEKLY = -0.4, 0.9
 
@@ -103,7 +106,7 @@ class Habits:
             min_age=table["min_age"].fillna(0).to_numpy(dtype=float),
             max_age=table["max_age"].fillna(130).to_numpy(dtype=float),
             requires=[[number[habit] for habit in habits] for habits in table["prerequisites"]],
-            popularity=0.5 * noise.normal("popularity", index) + 0.5 * (target[:, 0] == target[:, 1]),
+            popularity=0.5 * noise.normal("popularity", index) + 1.0 * (target[:, 0] == target[:, 1]),
             taste=noise.normal("habit taste", index[:, None], np.arange(population.TASTES)),
         )
 
@@ -136,17 +139,13 @@ class World:
     days: int = 180
     effects: dict[str, float] = field(default_factory=lambda: resolve(None))
     retention: str = "trial"
+    knobs: Knobs = field(default_factory=lambda: knobs(resolve(None)))
     streaks_shown: bool = True
 
     @cached_property
     def noise(self) -> Noise:
         """The world's exogenous noise."""
         return Noise(self.seed)
-
-    @cached_property
-    def knobs(self) -> Knobs:
-        """Constants that follow from the effects."""
-        return knobs(self.effects)
 
     @cached_property
     def habits(self) -> Habits:
@@ -160,7 +159,7 @@ class World:
             self.noise,
             np.arange(self.users),
             self.knobs,
-            entry_days=min(28, max(1, self.days // 6)),
+            entry_days=min(28, max(1, self.days // 8)),
             retention=self.retention,
         )
 
@@ -223,8 +222,9 @@ class World:
         )
 
     def consistency(self, user: Ints, habit: Ints) -> Floats:
-        """How fixed the hour of a pair is (pairs,), standard normal."""
-        return np.sqrt(0.5) * (self.people.consistency[user] + self.noise.normal("consistent pair", user, habit))
+        """How fixed the hour of a pair is (pairs,), uniform with mean 0 and variance 1: nobody is beyond measure."""
+        latent = np.sqrt(0.5) * (self.people.consistency[user] + self.noise.normal("consistent pair", user, habit))
+        return np.sqrt(12) * (ndtr(latent) - 0.5)
 
     def persistence(self, user: Ints, habit: Ints) -> Floats:
         """Weight of the last occasion (pairs,): 0 forgets it, near 1 repeats it (G3)."""
@@ -234,7 +234,7 @@ class World:
 
     def hour_spread(self, user: Ints, habit: Ints) -> Floats:
         """Standard deviation of a pair's hour of the day (pairs,), hours."""
-        return 0.7 * np.exp(-0.8 * self.consistency(user, habit))
+        return HOUR_SPREAD * np.exp(-HOUR_SLOPE * self.consistency(user, habit))
 
     def reminded(self, user: Ints, habit: Ints) -> Bools:
         """Whether a pair has a reminder (pairs,)."""
@@ -245,7 +245,7 @@ class World:
         place = self.habits.time_of_day[habit]
         leaning = self.people.morning[user] + 1.5 * (place == "morning") - 1.5 * (place == "evening")
         evening = self.noise.uniform("evening", user, habit) > 1 / (1 + np.exp(-leaning))
-        afternoon = (place == "afternoon") & (self.noise.uniform("afternoon", user, habit) < 0.25)
+        afternoon = (place == "afternoon") & (self.noise.uniform("afternoon", user, habit) < 0.35)
         return np.where(afternoon, 1, 2 * evening)
 
     def days_to_automatic(self, user: Ints, habit: Ints) -> Floats:
@@ -258,7 +258,7 @@ class World:
         """Share of the automaticity still to gain that each time done brings (pairs,), G1."""
         # 106 days in the morning, 154 in the evening: their ratio, around the middle.
         by_part = np.array([1.45**0.5, 1.0, 1.45**-0.5])[self.part_of_day(user, habit)]
-        spread = 0.7 * np.exp(-0.8 * self.knobs.consistency_share * self.consistency(user, habit))
+        spread = HOUR_SPREAD * np.exp(-HOUR_SLOPE * self.knobs.consistency_share * self.consistency(user, habit))
         stability = 0.4 + 0.6 * np.exp(-((spread * np.pi / 12) ** 2) / 2)
         cue = np.where(self.reminded(user, habit), 0.8, 1.0)
         return np.log(20) / self.days_to_automatic(user, habit) * by_part * stability * cue
@@ -382,7 +382,7 @@ class World:
                 x += streak * (2 * last_time - 1)
             chance = 1 / (1 + np.exp(-x))
             if j:
-                chance += persist[:n] * (last_time - chance)
+                chance += persist[:n] * np.float32(routine(day)) * (last_time - chance)
             noise = mix(keys[:n] + steps[day]) >> np.uint64(40)
             done = noise.astype(np.float32) * np.float32(2.0**-24) < chance
             course.done[place[:n] + j] = done
@@ -392,6 +392,11 @@ class World:
 
 
 COMMITMENT_SCALE = np.array([-1.5, -0.5, 0.5, 1.5])
+
+
+def routine(day: int) -> float:
+    """Share of its persistence that a habit has after so many days: what no routine carries yet follows the mood."""
+    return 1 - float(np.exp(-day / ROUTINE_DAYS))
 
 
 def _rarity(frequency: Floats) -> Floats:
