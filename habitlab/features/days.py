@@ -174,7 +174,7 @@ def _day_numbers(dates: pd.Series) -> np.ndarray:
         raise DatasetError("habit_tracking.date: instants with a zone, not local days; use local_date first")
     if not pd.api.types.is_datetime64_dtype(dates):
         try:
-            dates = pd.to_datetime(dates)
+            dates = pd.to_datetime(dates, format="ISO8601" if dates.dtype == "str" else None)
         except (ValueError, TypeError) as error:
             raise DatasetError(f"habit_tracking.date: not a date: {error}") from error
     days = dates.to_numpy().astype("datetime64[D]").view(np.int64)

@@ -160,7 +160,7 @@ def history(
     """
     days = read_days(tracking)
     targets = _targets(habits)
-    columns = {
+    columns: dict[str, np.ndarray] = {
         name: np.empty(days.day.size, dtype)
         for group, names in _COLUMNS.items()
         if group in include
@@ -454,7 +454,7 @@ def _per_pair(days: Days, flags: np.ndarray) -> np.ndarray:
 
 
 def _reduce(operation: np.ufunc, values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return operation.reduceat(values, starts) if starts.size else values[:0]
+    return operation.reduceat(values, starts, dtype=values.dtype) if starts.size else values[:0]
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
