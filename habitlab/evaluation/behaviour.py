@@ -78,6 +78,8 @@ def holdings(dataset: Dataset) -> Holdings:
         from_day = np.full(len(pairs), np.iinfo(np.int32).min)
     else:
         pairs = _adoptions(dataset, end).merge(tracked, on=KEY, how="left")
+        if pairs.empty:
+            raise MissingColumn("needs adoptions at or before the last day of `habit_tracking`; this dataset has none")
         pairs = pairs.sort_values(["tracked", "adopted", *KEY], ignore_index=True)
         from_day = pairs["adopted"].to_numpy(dtype=np.int64)
         last_held = from_day + pairs["exit_day"].to_numpy(dtype=np.int64)
@@ -111,7 +113,7 @@ def _adoptions(dataset: Dataset, end: int) -> pd.DataFrame:
     known = users.drop_duplicates("user_id").set_index("user_id")
     nothing = pd.Series(np.nan, index=known.index)
     zone = known["zone"] if "zone" in known else nothing.astype("str")
-    zone = asked.map(zone).fillna("UTC")
+    zone = asked.map(zone).astype("str").fillna("UTC")
     start = asked.map(known.get("day_start", nothing)).astype(float)
 
     def local_day(column: str) -> Floats:

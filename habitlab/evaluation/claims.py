@@ -573,11 +573,12 @@ def _levels(pairs: pd.DataFrame, key: str, unit: str, draw: Draw) -> Measured:
         method = METHOD if cluster == "user_id" else "cluster bootstrap by habit (BCa)"
         found.append((name, resampled, len(rows), method))
     claimed = next(row for row in found if row[0] == unit)
-    levels = tuple(
+    levels = [
         _finding(resampled, draw, f"{key}_{name}", f"correlation over {name}", n, method, "r")
         for name, resampled, n, method in found
-    )
-    return replace(_single(claimed[1], draw, claimed[2], f"Pearson; {METHOD}"), levels=levels)
+    ]
+    levels[-1] = replace(levels[-1], reason=levels[-1].reason.replace("user", "habit"))
+    return replace(_single(claimed[1], draw, claimed[2], f"Pearson; {METHOD}"), levels=tuple(levels))
 
 
 def _complexity_time_commitment(dataset: Dataset, draw: Draw) -> Measured:

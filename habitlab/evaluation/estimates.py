@@ -97,10 +97,10 @@ class Resampled:
 
     def reason(self, column: int = 0) -> str:
         """Say why a value has no interval; empty when it has one."""
-        if not np.isfinite(self.estimate[column]):
-            return "undefined on these data: a column is constant, or a group is empty"
         if self.n < FEWEST:
             return f"too few users for an interval by user: {self.n}, at least {FEWEST} are needed"
+        if not np.isfinite(self.estimate[column]):
+            return "undefined on these data: a column is constant, or a group is empty"
         replicates = self.replicates[:, column]
         undefined = 1 - np.isfinite(replicates).mean()
         if undefined > MOST_UNDEFINED:
@@ -129,7 +129,8 @@ def resample(
     statistic
         Maps sums (m, columns) to values (m, values); NaN where undefined, without a warning.
     resamples, seed
-        Number of resamples and the seed of their generator: the same seed gives the same resamples.
+        Number of resamples and the seed of their generator: the same seed gives the same resamples. No interval
+        reaches beyond the outermost resample: with fewer than some hundred, those of few users come out short.
     """
     held = np.any(sums != 0, axis=1) if isinstance(sums, np.ndarray) else np.diff(sums.indptr) > 0
     sums = sums[held]

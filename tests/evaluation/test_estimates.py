@@ -198,7 +198,7 @@ class TestUndefined:
             (np.ones(30), np.arange(30), "constant"),
             (np.arange(30.0), np.arange(30) % (FEWEST - 1), "too few users"),
             (np.arange(30.0), np.zeros(30), "too few users"),
-            (np.full(30, np.nan), np.arange(30), "undefined"),
+            (np.full(30, np.nan), np.arange(30), "too few users"),
         ],
     )
     def test_correlation(self, x, users, reason):
@@ -230,6 +230,7 @@ class TestUndefined:
     def test_nobody_accepts_the_vague_words(self):
         found = estimates.relative_change([1] * 20 + [0] * 20, [1] * 20 + [0] * 20, np.arange(40))
         assert np.isnan(found.estimate[0])
+        assert "undefined on these data" in found.reason()
 
     def test_the_estimate_carries_the_reason(self):
         found = estimates.pearson(np.ones(30), np.arange(30.0), np.arange(30))
