@@ -33,7 +33,7 @@
   if (links.length) { addEventListener("scroll", () => requestAnimationFrame(spy), { passive: true }); spy(); }
 
   addEventListener("beforeprint", () => {
-    for (const fold of document.querySelectorAll("main details:not(.toc-small)")) { fold.dataset.was = fold.open; fold.open = true; }
+    for (const fold of document.querySelectorAll("main details:not(.toc-small)")) { fold.dataset.was ??= fold.open; fold.open = true; }
   });
   addEventListener("afterprint", () => {
     for (const fold of document.querySelectorAll("main details[data-was]")) { fold.open = fold.dataset.was === "true"; delete fold.dataset.was; }
