@@ -9,18 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from habitlab.dataset import Dataset, DatasetError
 from habitlab.dataset.catalogue import load_catalogue
 from habitlab.dataset.sqlite import replacing
 from habitlab.simulation.adoption import adopt
-from habitlab.simulation.effects import EFFECTS, knobs, resolve
+from habitlab.simulation.effects import EFFECTS, knobs, parse_effects, resolve
 from habitlab.simulation.tables import make_tables
 from habitlab.simulation.truth import load_truth, make_truth, truth_path
 from habitlab.simulation.world import Course, World, parameters
 
-__all__ = ["EFFECTS", "Course", "World", "load_truth", "make_truth", "make_world", "populate", "save", "simulate", "world_of"]
+__all__ = [
+    "EFFECTS",
+    "Course",
+    "World",
+    "load_truth",
+    "make_truth",
+    "make_world",
+    "parse_effects",
+    "populate",
+    "save",
+    "simulate",
+    "truth_path",
+    "world_of",
+]
 
 RETENTIONS = ("trial", "wild")
 

@@ -161,7 +161,6 @@ def _offer(world: World, user: Ints, allowed: Bools, chance: Floats) -> tuple[np
     return (who, what, slate[column], position[column] + 1, propensity, popular[row], clear, seen, accepted)
 
 
-
 def _held(user: Ints, start: Ints, end: Ints) -> Ints:
     """Habits that a user holds when each pair is adopted, itself and those of the same day included; sorted by user."""
     most = int(np.bincount(user).max()) if len(user) else 0

@@ -8,7 +8,7 @@ strengths: 1 is the full effect, 0 is none.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "consistent_time_streak": (0.0, CONSISTENCY[0][-1]),
     "goal_setting_completion": (0.0, GOAL[0][-1]),
     "clear_description_adoption": (0.0, 1.0),
+    "time_of_day_peaks": (0.0, 1.0),
 }
 _STRENGTHS = (0.0, 2.0)
 
@@ -88,6 +89,22 @@ def resolve(effects: Mapping[str, float] | None) -> dict[str, float]:
     return chosen
 
 
+def parse_effects(settings: Iterable[str]) -> dict[str, float]:
+    """Read effects as the command line gives them, `NAME=VALUE` each, and hold them against `resolve`."""
+    effects = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        try:
+            effects[name.strip()] = float(value)
+        except ValueError:
+            shape = "EFFECT=VALUE, such as midway_dip=0"
+            raise ValueError(
+                f"{setting!r} is not {shape}" if equals else f"{setting!r} lacks a value: give {shape}"
+            ) from None
+    resolve(effects)
+    return effects
+
+
 def knobs(effects: Mapping[str, float]) -> Knobs:
     """Turn resolved effects into constants of the world."""
 
@@ -105,7 +122,7 @@ def knobs(effects: Mapping[str, float]) -> Knobs:
         goal=calibrated("goal_setting_completion", GOAL),
         clear=effects["clear_description_adoption"],
         dip=effects["midway_dip"],
-        peaks=min(effects["time_of_day_peaks"], 1.0),
+        peaks=effects["time_of_day_peaks"],
         duration=effects["optimal_duration"],
         category=effects["category_success"],
         weekly=effects["daily_vs_weekly"],

@@ -8,6 +8,8 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as compute
 from scipy.special import betaln
 
 from habitlab.dataset.vocabulary import Activity, Category, Chronotype, Gender, LearningStyle, Level, TimeOfDay
@@ -107,7 +109,9 @@ def make(noise: Noise, index: Ints, knobs: Knobs, *, entry_days: int, retention:
     gender = noise.pick((0.52, 0.43, 0.03, 0.02), "gender", index)
     conscientiousness = noise.normal("conscientiousness", index)
     selection = knobs.goal * GOAL_SELECTION
-    goal = noise.uniform("goal", index) < 1 / (1 + np.exp(-(_goal_intercept(selection) + selection * conscientiousness)))
+    goal = noise.uniform("goal", index) < 1 / (
+        1 + np.exp(-(_goal_intercept(selection) + selection * conscientiousness))
+    )
     late = np.interp(age, (13, 18, 60, 90), (4.0, 4.5, 3.0, 2.8)) + np.where((gender == 1) & (age < 40), 0.2, 0.0)
     mid_sleep = late + np.interp(age, (18, 60), (1.5, 1.0)) * noise.normal("mid-sleep", index)
     areas, weekdays = np.arange(len(CATEGORIES)), np.arange(7)
@@ -174,12 +178,15 @@ def _lifetimes(noise: Noise, index: Ints, retention: str) -> Ints:
     return np.ceil(TRIAL_SCALE * (-np.log(uniform)) ** (1 / TRIAL_SHAPE)).astype(np.int64)
 
 
-def user_ids(index: Ints) -> npt.NDArray[np.object_]:
-    """Pseudonymous ids, in the order of the numbers."""
-    return np.array([f"u{number:07d}" for number in index + 1], dtype=object)
+def numbered(letter: str, index: Ints, digits: int) -> pd.api.extensions.ExtensionArray:
+    """Ids (n,) such as u0000001, counted from 1, in the order of `index`."""
+    text = compute.utf8_lpad(compute.cast(pa.array(index + 1), pa.large_string()), digits, "0")
+    return pd.array(compute.utf8_replace_slice(text, 0, 0, letter), dtype="str")
 
 
-def profile(noise: Noise, people: People, knobs: Knobs, existing: list[list[str]], registered_at: pd.Series) -> pd.DataFrame:
+def profile(
+    noise: Noise, people: People, knobs: Knobs, existing: list[list[str]], registered_at: pd.Series
+) -> pd.DataFrame:
     """Make the table `users`: what people say of themselves, with the gaps that they leave."""
     index = people.index
     like = people.category_taste + demography(people, knobs)
@@ -191,7 +198,7 @@ def profile(noise: Noise, people: People, knobs: Knobs, existing: list[list[str]
     # Those who struggle leave more of the form empty: missing values carry information.
     gap = 0.8 * np.exp(-0.5 * people.ability)
     frame = {
-        "user_id": pd.array(user_ids(index), dtype="str"),
+        "user_id": numbered("u", index, 7),
         "age": np.where(noise.uniform("no age", index) < 0.04, np.nan, people.age),
         "gender": _words(GENDERS, np.where(noise.uniform("no gender", index) < 0.05, -1, people.gender)),
         "zone": pd.array(np.array(list(ZONES), dtype=object)[people.zone], dtype="str"),

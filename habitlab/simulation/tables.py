@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
+from scipy.special import ndtri
 
 from habitlab.dataset.vocabulary import (
     AdoptionSource,
@@ -21,14 +22,18 @@ from habitlab.dataset.vocabulary import (
 )
 from habitlab.simulation import people as population
 from habitlab.simulation.adoption import SLATE_DAYS, Adoptions, Offers
-from habitlab.simulation.people import FIRST_DAY, ZONES, Floats, Ints
+from habitlab.simulation.noise import further, to_uniform
+from habitlab.simulation.people import FIRST_DAY, ZONES, Floats, Ints, numbered
 from habitlab.simulation.world import AFTERNOON, EARLIEST, EVENING, MORNING, Bools, Course, World
 
 SKIPPED, UNKNOWN, UNTIMED = 0.02, 0.015, 0.02  # shares of scheduled days; of days done without an instant
+REGISTERING = 0.05  # hours before the first slate
 RANDOM_POLICY, POPULAR_POLICY = "random", "popular"
 CONSENTS = {Purpose.RESEARCH: 1.0, Purpose.PERSONALISATION: 0.93, Purpose.PROFILING: 0.8, Purpose.SIMILAR_USERS: 0.85}
 Moments = npt.NDArray[np.datetime64]
-_DONE, _MISSED, _SKIPPED, _UNKNOWN = (list(Status).index(s) for s in (Status.DONE, Status.MISSED, Status.SKIPPED, Status.UNKNOWN))
+_DONE, _MISSED, _SKIPPED, _UNKNOWN = (
+    list(Status).index(s) for s in (Status.DONE, Status.MISSED, Status.SKIPPED, Status.UNKNOWN)
+)
 _EPOCH_DAY = int(FIRST_DAY.astype("datetime64[D]").astype(np.int64))
 
 COMMENTS = (
@@ -38,7 +43,7 @@ COMMENTS = (
 
 
 def hours_of(world: World, course: Course, rows: Ints) -> Floats:
-    """Local hours at which these rows (n,) were done, counted from 0:00 of the local day; up to the user's day's end."""
+    """Local hours at which these rows (n,) were done, counted from its 0:00, up to the end of the user's day."""
     user, habit = course.user, course.habit
     part = world.part_of_day(user, habit)
     people, peaks = world.people, world.knobs.peaks
@@ -51,9 +56,8 @@ def hours_of(world: World, course: Course, rows: Ints) -> Floats:
     usual = np.where(world.noise.uniform("peaks", user, habit) < peaks, usual, flat)
     pair = course.pair[rows]
     low, high = EARLIEST, (24.0 + np.minimum(people.day_start[user], 1) * 0.75)[pair]
-    hour = usual[pair] + world.hour_spread(user, habit)[pair] * world.noise.normal(
-        "hour", user[pair], habit[pair], course.start[pair] + course.day[rows]
-    )
+    day = course.start[pair] + course.day[rows]
+    hour = usual[pair] + world.hour_spread(user, habit)[pair] * ndtri(_of_rows(world, "hour", course, pair, day))
     # Reflected at the ends of the waking day, so that nothing piles up there.
     for _ in range(2):
         hour = np.where(hour < low, 2 * low - hour, hour)
@@ -63,17 +67,23 @@ def hours_of(world: World, course: Course, rows: Ints) -> Floats:
 
 def instants(world: World, user: Ints, day: Ints, hour: Floats) -> npt.NDArray[np.datetime64]:
     """UTC instants (n,), whole seconds, of local hours on days of the world."""
-    hours = (day + _EPOCH_DAY) * 24 + hour - _offsets(world)[world.people.zone[user], np.minimum(day, world.days)]
-    return (hours * 3600).astype(np.int64).astype("datetime64[s]").astype("datetime64[us]")
+    seconds = (hour * 3600).astype(np.int64) + (day + _EPOCH_DAY) * 86_400
+    seconds -= _offsets(world.days)[world.people.zone[user], np.minimum(day, world.days)]
+    return (seconds * 1_000_000).view("datetime64[us]")
 
 
-def _offsets(world: World) -> Floats:
-    """Hours that local clocks are ahead of UTC at noon (zones, days)."""
-    first = FIRST_DAY.astype(datetime) 
-    noons = [datetime.combine(first + timedelta(days=day), time(12)) for day in range(world.days + 1)]
-    return np.array(
-        [[noon.replace(tzinfo=zone).utcoffset().total_seconds() / 3600 for noon in noons] for zone in map(ZoneInfo, ZONES)]
-    )
+@lru_cache(maxsize=4)
+def _offsets(days: int) -> Ints:
+    """Seconds that local clocks are ahead of UTC at noon (zones, days + 1)."""
+    first = datetime.combine(FIRST_DAY.astype(date), time(12))
+    noons = [first + timedelta(days=day) for day in range(days + 1)]
+    return np.array([[_seconds_ahead(zone, noon) for noon in noons] for zone in map(ZoneInfo, ZONES)])
+
+
+def _seconds_ahead(zone: ZoneInfo, noon: datetime) -> int:
+    ahead = zone.utcoffset(noon)
+    assert ahead is not None, "a zone knows its offset for every clock time"
+    return int(ahead.total_seconds())
 
 
 def make_tables(
@@ -88,7 +98,7 @@ def make_tables(
     opened = _slate_hours(world, adoptions.user, slate, course, done, hour)
     begun = opened[adoptions.user, slate] + _delay(world, adoptions.user, adoptions.habit)
     adopted_at = instants(world, adoptions.user, adoptions.start, begun)
-    registered_at = instants(world, people.index, people.registered, opened[:, 0] - 0.05)
+    registered_at = instants(world, people.index, people.registered, opened[:, 0] - REGISTERING)
     return {
         "users": population.profile(world.noise, people, world.knobs, existing, _utc(registered_at)),
         "habits": world.catalogue,
@@ -96,7 +106,7 @@ def make_tables(
         "adoptions": _adoptions(world, adoptions, adopted_at),
         "modifications": _modifications(world, adoptions, adopted_at),
         "recommendations": _recommendations(world, offers, opened),
-        "sessions": _sessions(world),
+        "sessions": _sessions(world, opened),
         "feedback": _feedback(world, course, status),
         "surveys": _surveys(world),
         "consents": _consents(world, registered_at),
@@ -106,11 +116,16 @@ def make_tables(
 def _status(world: World, course: Course) -> npt.NDArray[np.int8]:
     """Position in `Status` of each row: what was logged, which is now and then less than what was done."""
     pair, day = course.pair, course.start[course.pair] + course.day
-    uniform = world.noise.uniform("logged", course.user[pair], course.habit[pair], day)
+    uniform = _of_rows(world, "logged", course, pair, day)
     status = np.where(course.done, _DONE, _MISSED)
     status[uniform < SKIPPED + UNKNOWN] = _UNKNOWN
     status[uniform < SKIPPED] = _SKIPPED
     return status.astype(np.int8)
+
+
+def _of_rows(world: World, stream: str, course: Course, pair: Ints, day: Ints) -> Floats:
+    """Uniform noise of these pairs on these days of the world (n,): a pair's place is hashed once, not on every day."""
+    return to_uniform(further(world.noise.keys(stream, course.user, course.habit)[pair], day))
 
 
 def _slate_hours(world: World, user: Ints, slate: Ints, course: Course, done: Ints, hour: Floats) -> Floats:
@@ -129,13 +144,13 @@ def _delay(world: World, user: Ints, habit: Ints) -> Floats:
 
 
 def _tracking(world: World, course: Course, status: npt.NDArray[np.int8], done: Ints, hour: Floats) -> pd.DataFrame:
-    user, habit, noise = course.user, course.habit, world.noise
+    user, habit = course.user, course.habit
     rows, pair = len(course.pair), course.pair[done]
     day = course.start[course.pair] + course.day
     at = np.full(rows, np.datetime64("NaT", "us"))
-    timed = noise.uniform("timed", user[pair], habit[pair], day[done]) >= UNTIMED
+    timed = _of_rows(world, "timed", course, pair, day[done]) >= UNTIMED
     at[done[timed]] = instants(world, user[pair], day[done], hour)[timed]
-    spread = np.exp(0.2 * noise.normal("minutes taken", user[pair], habit[pair], day[done]))
+    spread = np.exp(0.2 * ndtri(_of_rows(world, "minutes taken", course, pair, day[done])))
     changed_on, factor = _minutes_changed(world, user, habit)
     usual = world.habits.minutes[habit]
     taken = usual[pair] * np.where(course.day[done] >= changed_on[pair], factor[pair], 1.0) * spread
@@ -143,8 +158,8 @@ def _tracking(world: World, course: Course, status: npt.NDArray[np.int8], done: 
     minutes[done[timed]] = np.maximum(0.5, np.round(2 * taken) / 2)[timed]
     return pd.DataFrame(
         {
-            "user_id": _texts(population.user_ids(world.people.index), user[course.pair]),
-            "habit_id": _texts(world.habits.ids, habit[course.pair]),
+            "user_id": _texts(world.user_ids, user[course.pair]),
+            "habit_id": _texts(world.habit_ids, habit[course.pair]),
             "date": (FIRST_DAY + day).astype("datetime64[s]"),
             "status": pd.Categorical.from_codes(status, categories=[s.value for s in Status]),
             "at": _utc(at),
@@ -160,7 +175,7 @@ def _values(world: World, course: Course, status: npt.NDArray[np.int8], day: Int
     values = np.full(len(course.pair), np.nan)
     rows = np.flatnonzero(np.isfinite(target)[course.pair] & (status <= _MISSED))
     pair = course.pair[rows]
-    off = np.abs(world.noise.normal("value", course.user[pair], course.habit[pair], day[rows])) * 0.25
+    off = np.abs(ndtri(_of_rows(world, "value", course, pair, day[rows]))) * 0.25
     least = (world.catalogue["target_direction"] == TargetDirection.AT_LEAST).to_numpy()[course.habit[pair]]
     above = (status[rows] == _DONE) == least
     aim = target[pair]
@@ -182,8 +197,8 @@ def _adoptions(world: World, adoptions: Adoptions, adopted_at: Moments) -> pd.Da
     source = np.where(adoptions.recommended, AdoptionSource.RECOMMENDED, AdoptionSource.CHOSEN)
     return pd.DataFrame(
         {
-            "user_id": _texts(population.user_ids(world.people.index), user),
-            "habit_id": _texts(world.habits.ids, habit),
+            "user_id": _texts(world.user_ids, user),
+            "habit_id": _texts(world.habit_ids, habit),
             "adopted_at": _utc(adopted_at),
             "abandoned_at": _utc(abandoned_at),
             "source": pd.Categorical(source, categories=[s.value for s in AdoptionSource]),
@@ -201,7 +216,7 @@ def _minutes_changed(world: World, user: Ints, habit: Ints) -> tuple[Ints, Float
 def _modifications(world: World, adoptions: Adoptions, adopted_at: Moments) -> pd.DataFrame:
     user, habit, start = adoptions.user, adoptions.habit, adoptions.start
     last = np.minimum(start + world.lengths(user, habit, start), world.days)
-    ids, names = population.user_ids(world.people.index), world.habits.ids
+    ids, names = world.user_ids, world.habit_ids
 
     def change(rows: Bools, at: Moments, field: HabitField, old: list[str], new: list[str]) -> pd.DataFrame:
         return pd.DataFrame(
@@ -254,12 +269,12 @@ def _recommendations(world: World, offers: Offers, opened: Floats) -> pd.DataFra
     rank = np.argsort(np.lexsort((offers.position, offers.slate, user)), kind="stable")
     frame = pd.DataFrame(
         {
-            "event_id": pd.array([f"r{number:08d}" for number in (rank + 1).tolist()], dtype="str"),
-            "user_id": _texts(population.user_ids(world.people.index), user),
-            "habit_id": _texts(world.habits.ids, offers.habit),
+            "event_id": numbered("r", rank, 8),
+            "user_id": _texts(world.user_ids, user),
+            "habit_id": _texts(world.habit_ids, offers.habit),
             "shown_at": _utc(instants(world, user, day, shown)),
             "position": offers.position.astype(float),
-            "policy": _texts(np.array([RANDOM_POLICY, POPULAR_POLICY], dtype=object), offers.popular.astype(np.int64)),
+            "policy": _texts(pd.array([RANDOM_POLICY, POPULAR_POLICY], dtype="str"), offers.popular.astype(np.int64)),
             "propensity": offers.propensity,
             "description_variant": pd.Categorical.from_codes(
                 np.where(offers.clear, 0, 1), categories=[v.value for v in DescriptionVariant]
@@ -271,27 +286,33 @@ def _recommendations(world: World, offers: Offers, opened: Floats) -> pd.DataFra
     return frame.iloc[np.argsort(rank)].reset_index(drop=True)
 
 
-def _sessions(world: World) -> pd.DataFrame:
+def _sessions(world: World, opened: Floats) -> pd.DataFrame:
     """Openings of the app: reminders and novelty bring more of them at first (G6)."""
-    people, noise = world.people, world.noise
+    people, noise, days = world.people, world.noise, np.arange(world.days)
     user = people.index[:, None]
-    age = np.arange(world.days) - people.registered[:, None]
+    age = days - people.registered[:, None]
     reminders = noise.uniform("reminders", people.index) < 0.6
-    chance = 0.25 + 0.3 * np.exp(-age / 10) + 0.15 * reminders[:, None] * np.exp(-age / 21)
-    here = (age >= 0) & (age < people.lifetime[:, None])
-    opened = [here & (noise.uniform(f"opened {n}", user, np.arange(world.days)) < chance * (0.4 if n else 1)) for n in (0, 1)]
-    who, day = (np.concatenate(parts) for parts in zip(*map(np.nonzero, opened), strict=True))
-    second = np.repeat([0, 1], [int(part.sum()) for part in opened])
-    # One session before the middle of the day and one after, half an hour at most: they cannot overlap.
-    hour = 6.5 + 7.5 * second + 6.5 * noise.uniform("opened at", who, day, second)
-    seconds = np.clip(np.exp(np.log(75) + 0.9 * noise.normal("seconds", who, day, second)), 5, 1800)
-    order = np.lexsort((second, day, who))
+    chance = (
+        0.25 + 0.3 * np.exp(-np.maximum(age, 0) / 10) + 0.15 * reminders[:, None] * np.exp(-np.maximum(age, 0) / 21)
+    )
+    here = (age > 0) & (age < people.lifetime[:, None])
+    first = np.nonzero(here & (noise.uniform("opened", user, days) < chance))
+    again = np.nonzero(here & (noise.uniform("opened again", user, days) < 0.4 * chance))
+    who, day = (
+        np.concatenate([a, b, c]) for a, b, c in zip(first, again, (people.index, people.registered), strict=True)
+    )
+    kind = np.repeat([0, 1, 2], [len(first[0]), len(again[0]), world.users])  # the last is the registration
+    # One session before 13:00 and one after 14:00, half an hour at most: they cannot overlap.
+    hour = 6.5 + 7.5 * kind + 6.5 * noise.uniform("opened at", who, day, kind)
+    hour[kind == 2] = opened[:, 0] - REGISTERING
+    seconds = np.exp(np.log(75) + 0.9 * noise.normal("seconds", who, day, kind)) * np.where(kind == 2, 4, 1)
+    order = np.lexsort((kind, day, who))
     return pd.DataFrame(
         {
-            "session_id": pd.array([f"s{number:08d}" for number in range(1, len(who) + 1)], dtype="str"),
-            "user_id": _texts(population.user_ids(people.index), who[order]),
+            "session_id": numbered("s", np.arange(len(who)), 8),
+            "user_id": _texts(world.user_ids, who[order]),
             "started_at": _utc(instants(world, who, day, hour)[order]),
-            "seconds": np.round(seconds[order]),
+            "seconds": np.round(np.clip(seconds, 5, 1800))[order],
         }
     )
 
@@ -305,23 +326,26 @@ def _feedback(world: World, course: Course, status: npt.NDArray[np.int8]) -> pd.
         asked = (course.length > day) & (course.start + day < world.days)
         asked &= noise.uniform("rated", user, habit, number) < 0.12
         pairs = np.flatnonzero(asked)
-        going = np.bincount(course.pair, course.done & (course.day < day), len(user))[pairs]
-        planned = np.bincount(course.pair, course.day < day, len(user))[pairs]
+        rows = np.flatnonzero(asked[course.pair] & (course.day < day))
+        going = np.bincount(course.pair[rows], course.done[rows], len(user))[pairs]
+        planned = np.bincount(course.pair[rows], minlength=len(user))[pairs]
         opinion = world.affinity(user[pairs], habit[pairs]) + 3 * (going / planned - 0.5)
         rating = 3.4 + 0.7 * opinion + 0.7 * noise.normal("rating", user[pairs], habit[pairs], number)
-        at = instants(world, user[pairs], course.start[pairs] + day, 12 + 9 * noise.uniform("rated at", user[pairs], number))
+        at = instants(
+            world, user[pairs], course.start[pairs] + day, 12 + 9 * noise.uniform("rated at", user[pairs], number)
+        )
         text = (len(COMMENTS) // 2 * noise.uniform("comment", user[pairs], habit[pairs], number)).astype(np.int64)
         text += len(COMMENTS) // 2 * population.russian(world.people)[user[pairs]]
         silent = noise.uniform("silent", user[pairs], habit[pairs], number) < 0.7
         frames.append(
             pd.DataFrame(
                 {
-                    "user_id": _texts(population.user_ids(world.people.index), user[pairs]),
-                    "habit_id": _texts(world.habits.ids, habit[pairs]),
+                    "user_id": _texts(world.user_ids, user[pairs]),
+                    "habit_id": _texts(world.habit_ids, habit[pairs]),
                     "at": _utc(at),
                     "rating": np.clip(np.round(rating), 1, 5),
                     "comment": pd.array(
-                        np.where(silent, None, np.array(COMMENTS, dtype=object)[text]), dtype="str"
+                        np.array([*COMMENTS, None], dtype=object)[np.where(silent, -1, text)], dtype="str"
                     ),
                 }
             )
@@ -342,7 +366,7 @@ def _surveys(world: World) -> pd.DataFrame:
     answer = np.clip(np.round(3.3 + 0.6 * able + 0.8 * noise.normal("satisfaction", asked)), 1, 5)
     return pd.DataFrame(
         {
-            "user_id": _texts(population.user_ids(people.index), asked),
+            "user_id": _texts(world.user_ids, asked),
             "survey": "two weeks",
             "question": "satisfaction",
             "sent_at": _utc(sent),
@@ -363,7 +387,7 @@ def _consents(world: World, registered_at: Moments) -> pd.DataFrame:
         frames.append(
             pd.DataFrame(
                 {
-                    "user_id": pd.array(population.user_ids(people.index), dtype="str"),
+                    "user_id": world.user_ids,
                     "purpose": purpose.value,
                     "at": _utc(registered_at),
                     "granted": granted,
@@ -373,10 +397,9 @@ def _consents(world: World, registered_at: Moments) -> pd.DataFrame:
     return pd.concat(frames).sort_values(["user_id", "purpose"], kind="stable", ignore_index=True)
 
 
-def _texts(words: npt.NDArray[np.object_], codes: Ints) -> pd.Series:
+def _texts(words: pd.api.extensions.ExtensionArray, codes: Ints) -> pd.Series:
     """Texts (n,) from few words and many codes, without making a Python object of each."""
-    array = pa.array(words, type=pa.large_string()).take(pa.array(codes))
-    return pd.Series(pd.array(array, dtype="str"))
+    return pd.Series(words.take(codes), copy=False)
 
 
 def _utc(moments: Moments) -> pd.Series:

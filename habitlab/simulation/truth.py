@@ -8,7 +8,6 @@ with as many habits held as the user really held then.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,8 +59,8 @@ def make_truth(world: World) -> pd.DataFrame:
     ]
     frame = pd.concat(blocks, ignore_index=True)
     user, habit = frame.pop("user").to_numpy(), frame.pop("habit").to_numpy()
-    frame.insert(0, "user_id", pd.Categorical.from_codes(user, categories=population.user_ids(world.people.index)))
-    frame.insert(1, "habit_id", pd.Categorical.from_codes(habit, categories=world.habits.ids))
+    frame.insert(0, "user_id", pd.Categorical.from_codes(user, categories=world.user_ids))
+    frame.insert(1, "habit_id", pd.Categorical.from_codes(habit, categories=world.habit_ids))
     frame.attrs = {"simulation": parameters(world), "average_effects": average_effects(world, adoptions)}
     return frame
 
@@ -150,7 +149,7 @@ def success_probability(world: World, user: Ints, habit: Ints, start: Ints, load
 def held_until(world: World, user: Ints, habit: Ints, start: Ints, day: Floats) -> Floats:
     """Chance that a pair adopted on day `start` is still held `day` days later (pairs,)."""
     own = np.exp(-world.daily_hazard(user, habit) * day)
-    before = start - world.people.registered[user]
+    before = (start - world.people.registered[user]).astype(float)
     return own * population.stays(before + day, world.retention) / population.stays(before, world.retention)
 
 
@@ -220,28 +219,30 @@ def _one_more(mass: Floats) -> Floats:
     return moved
 
 
-def average_effects(world: World, adoptions: Adoptions) -> dict[str, Any]:
-    """True causal effects, by replaying the adopted pairs under both conditions.
+def average_effects(world: World, adoptions: Adoptions) -> dict[str, float]:
+    """True causal effects by the name of the claim they belong to, found by replaying what was adopted both ways.
 
-    `goal_setting_completion`: mean over users of the average completion with a goal minus without, and the same in
-    standard deviations of the average completion. `one_more_habit_completion`: the same for one habit more held.
-    `clear_description_adoption`: relative change of adoption.
+    `goal_setting_completion`: mean over users of average completion with a goal less without; with `_standardised`,
+    in standard deviations of the users' average completion. `concurrent_habits_completion`: likewise for one habit more
+    held. `clear_description_adoption`: relative change of the chance to adopt. What cannot be told is left out.
     """
     user = adoptions.user
 
     def completion(load: Ints, goal: bool | None) -> Floats:
         chosen = None if goal is None else np.full(len(user), goal)
         course = world.replay(user, adoptions.habit, adoptions.start, load, goal=chosen)
-        rows = np.bincount(course.user[course.pair], minlength=world.users)
-        done = np.bincount(course.user[course.pair], course.done, world.users)
-        return (done / np.maximum(rows, 1))[rows > 0]
+        days = np.bincount(course.pair, minlength=len(user))
+        held = days > 0
+        rate = np.bincount(course.pair, course.done, len(user))[held] / days[held]
+        pairs = np.bincount(user[held], minlength=world.users)
+        return (np.bincount(user[held], rate, world.users) / np.maximum(pairs, 1))[pairs > 0]
 
     as_is = completion(adoptions.load, None)
-    goal = completion(adoptions.load, True) - completion(adoptions.load, False)
-    more = completion(adoptions.load + 1, None) - as_is
-    spread = float(as_is.std()) or float("nan")
-    return {
-        "goal_setting_completion": {"difference": float(goal.mean()), "standardised": float(goal.mean()) / spread},
-        "one_more_habit_completion": {"difference": float(more.mean()), "standardised": float(more.mean()) / spread},
-        "clear_description_adoption": {"relative": world.knobs.clear},
+    found = {
+        "goal_setting_completion": completion(adoptions.load, True) - completion(adoptions.load, False),
+        "concurrent_habits_completion": completion(adoptions.load + 1, None) - as_is,
     }
+    effects = {name: float(difference.mean()) for name, difference in found.items() if len(as_is)}
+    if len(as_is) > 1 and as_is.std() > 0:
+        effects |= {f"{name}_standardised": effects[name] / float(as_is.std()) for name in found}
+    return effects | {"clear_description_adoption": world.knobs.clear}

@@ -1,7 +1,7 @@
 """How habits go: given who, which habit and since when, what happens on every scheduled day (G1-G6, G8-G10, G12).
 
 `World` is a pure function of its parameters. `World.replay` tells for any pairs of users and habits what happens from
-any start day, from the same exogenous noise whatever else is replayed: any policy can be run for real in the same world.
+any start day, by the same exogenous noise whatever else is replayed: so any policy can be run for real in one world.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Singles = npt.NDArray[np.float32]
 INTERCEPT = -1.0
 # health, diet, physical, mindfulness, productivity, learning, relationships, career, finance
 BY_CATEGORY = np.array([0.0, -0.55, 0.62, 0.65, 0.0, 0.0, 0.0, -0.05, -0.05])
-BY_BAND = np.array([-0.50, 0.0, -0.45, -0.55, -0.65])  # bands of `derived.MINUTE_BANDS`
+BY_BAND = np.array([-0.55, 0.0, -0.55, -0.60, -0.65])  # bands of `derived.MINUTE_BANDS`
 BY_DIFFICULTY = -0.12
 WEEKLY = 0.60
 REMINDED = 0.05
@@ -162,6 +162,16 @@ class World:
             entry_days=min(28, max(1, self.days // 8)),
             retention=self.retention,
         )
+
+    @cached_property
+    def user_ids(self) -> pd.api.extensions.ExtensionArray:
+        """Pseudonymous ids (users,)."""
+        return population.numbered("u", self.people.index, 7)
+
+    @cached_property
+    def habit_ids(self) -> pd.api.extensions.ExtensionArray:
+        """Ids of the catalogue (habits,)."""
+        return self.catalogue["habit_id"].array
 
     def liking(self, user: Ints) -> Floats:
         """Taste of these users for every habit, log-odds of choosing it (users, habits), without demography."""
@@ -343,7 +353,13 @@ class World:
             # Those with most occasions first: who is still there on an occasion is then a slice from the start.
             members = members[np.argsort(-course.occasions[members], kind="stable")]
             self._live_together(
-                course, members, logit[members], learning[members], persistence[members], keys[members], weekday[members]
+                course,
+                members,
+                logit[members],
+                learning[members],
+                persistence[members],
+                keys[members],
+                weekday[members],
             )
 
     def _live_together(
