@@ -428,12 +428,15 @@ class Collected:
         return chosen or self.findings[:4]
 
     def as_json(self) -> dict[str, Any]:
-        """The findings part of the report's JSON: fields and order of the contract, NaN as null."""
+        """The findings part of the report's JSON: fields of the contract, headlines first, NaN as null."""
         unknown = [record for record in (*self.findings, *self.claims) if record["estimate"] is None]
         return {
             "question": self.question,
             "answer": self.answer.get("text", ""),
-            "findings": [{field: record[field] for field in FINDING_FIELDS} for record in self.findings],
+            "findings": [
+                {field: record[field] for field in FINDING_FIELDS}
+                for record in sorted(self.findings, key=lambda record: not record["headline"])
+            ],
             "claims": [{field: record[field] for field in CLAIM_FIELDS} for record in self.claims],
             "skipped": [dict(entry) for entry in self.skipped]
             + [{"what": title_of(record), "why": record["reason"]} for record in unknown],

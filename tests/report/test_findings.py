@@ -91,6 +91,13 @@ def test_the_json_has_the_fields_of_the_contract_in_their_order(shown: list[dict
     assert list(record) == ["question", "answer", "findings", "claims", "skipped"]
 
 
+def test_headlines_come_first(shown: list[dict[str, Any]]) -> None:
+    findings.publish(DIP, DIP | {"key": "other"})
+    findings.publish(DIP | {"key": "main"}, headline=True)
+    record = findings.collect(as_notebook(shown)).as_json()
+    assert [finding["key"] for finding in record["findings"]] == ["main", "dip", "other"]
+
+
 def test_what_is_not_known_is_null_and_listed_as_skipped(shown: list[dict[str, Any]]) -> None:
     nothing = {"estimate": math.nan, "ci_low": math.nan, "ci_high": math.nan, "reason": "fewer than 10 users"}
     findings.publish(DIP | nothing)
