@@ -56,6 +56,8 @@ def run_notebook(
     started = time.monotonic()
     work = nbformat.from_dict(dict(notebook))
     work.metadata = nbformat.from_dict(METADATA)
+    for number, cell in enumerate(work.cells, start=1):
+        cell.id = f"cell-{number:03d}"  # copied cells may share one, of which nbformat complains
     kept = _Kept(work)
     failure = ""
     try:

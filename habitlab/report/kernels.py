@@ -40,7 +40,7 @@ PINNED = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
 }
 # Habits of a person or a shell that would show in a report, and what makes every import slow.
-_DROPPED = ("PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONINSPECT", "MATPLOTLIBRC", "LANGUAGE")
+_DROPPED = ("PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONINSPECT", "LANGUAGE")
 _LONGEST_SOCKET_FOLDER = 70  # a Unix socket's path holds 107 bytes, names included
 
 
@@ -256,8 +256,8 @@ def _environment(folder: Path) -> dict[str, str]:
     """The kernels' environment: this process's, pinned, with settings of ours in place of the user's."""
     settings = cache_folder() / "settings"
     with suppress(OSError):
-        (settings / "matplotlib").mkdir(parents=True, exist_ok=True)
-        (settings / "matplotlib" / "matplotlibrc").write_text("svg.hashsalt: habitlab\n", encoding="ascii")
+        settings.mkdir(parents=True, exist_ok=True)
+        (settings / "matplotlibrc").write_text("svg.hashsalt: habitlab\n", encoding="ascii")
     temporary = folder / "tmp"
     temporary.mkdir()
     kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
@@ -265,7 +265,7 @@ def _environment(folder: Path) -> dict[str, str]:
         kept
         | PINNED
         | {
-            "MPLCONFIGDIR": str(settings / "matplotlib"),
+            "MATPLOTLIBRC": str(settings / "matplotlibrc"),  # only the settings: the list of fonts takes long to make
             "IPYTHONDIR": str(settings / "ipython"),
             "TMPDIR": str(temporary),  # a killed kernel tidies nothing up; this folder goes with the run
         }

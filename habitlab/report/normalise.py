@@ -75,7 +75,7 @@ def _outputs(outputs: Any, count: int | None, clean: Callable[[str], str]) -> li
                 kept = {"output_type": kind, "data": _deep(output["data"], clean), "metadata": dict(output["metadata"])}
                 rest.append(kept | ({"execution_count": count} if kind == "execute_result" else {}))
     said = [
-        {"output_type": "stream", "name": name, "text": _number_stylers(clean(_OVERWRITTEN.sub("", text)))}
+        {"output_type": "stream", "name": name, "text": clean(_OVERWRITTEN.sub("", text))}
         for name, text in streams.items()
         if text
     ]
@@ -83,9 +83,9 @@ def _outputs(outputs: Any, count: int | None, clean: Callable[[str], str]) -> li
 
 
 def _deep(value: Any, clean: Callable[[str], str]) -> Any:
-    """Clean every text inside a JSON value. A bundle's text and HTML name the same objects, so they go together."""
+    """Clean every text inside a JSON value."""
     if isinstance(value, str):
-        return _number_stylers(clean(value))
+        return clean(value)
     if isinstance(value, Mapping):
         # images are bytes in base64: nothing to read there
         return {
@@ -95,14 +95,6 @@ def _deep(value: Any, clean: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [_deep(item, clean) for item in value]
     return value
-
-
-def _number_stylers(text: str) -> str:
-    """Give the random identifiers of pandas' Styler the numbers in which they come."""
-    if "T_" not in text:
-        return text
-    seen: dict[str, str] = {}
-    return _STYLER.sub(lambda match: seen.setdefault(match[0], f"T_{len(seen):05d}"), text)
 
 
 def _cleaner(replacements: Mapping[str, str]) -> Callable[[str], str]:
@@ -121,7 +113,11 @@ def _cleaner(replacements: Mapping[str, str]) -> Callable[[str], str]:
     found = sorted((place for place in places if len(place) > 1), key=len, reverse=True)
     pattern = re.compile("|".join(re.escape(place) + r"(?![\w.-])" for place in found)) if found else None
 
+    stylers: dict[str, str] = {}  # random identifier -> the number in which it comes in this notebook
+
     def clean(text: str) -> str:
+        if 'id="T_' in text or "#T_" in text:
+            text = _STYLER.sub(lambda match: stylers.setdefault(match[0], f"T_{len(stylers):05d}"), text)
         text = _ADDRESS.sub("at 0x0", text)
         text = _CELL_FILE.sub("cell.py", text)
         return pattern.sub(lambda match: places[match[0]], text) if pattern else text

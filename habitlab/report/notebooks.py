@@ -97,6 +97,9 @@ def check(path: Path) -> list[str]:
         wrong.append("its first code cell is not tagged `parameters`")
     if len(code) > MAX_CODE_CELLS:
         wrong.append(f"has {len(code)} code cells; {MAX_CODE_CELLS} are enough, the rest belongs in the package")
+    unrun = [str(number) for number, cell in enumerate(code, start=1) if cell["execution_count"] is None]
+    if unrun:
+        wrong.append(f"was not run, so that nothing compares it (code cell {', '.join(unrun)})")
     for number, cell in enumerate(code, start=1):
         wrong += [f"code cell {number} {problem}" for problem in _problems(cell)]
     return wrong
@@ -113,8 +116,6 @@ def _problems(cell: Mapping[str, Any]) -> list[str]:
         wrong.append("defines a function or class; that belongs in the package, with a test")
     if not source.strip():
         wrong.append("is empty")
-    elif cell["execution_count"] is None:
-        wrong.append("was never run, so that nothing compares it")
     if CHECKED not in cell["metadata"].get("tags", ()):
         return wrong
     if not cell["outputs"]:
