@@ -18,7 +18,22 @@ def open_dataset(source: str | Path = SAMPLE) -> Dataset:
     if source == SAMPLE:
         from habitlab.simulation import simulate
 
-        return simulate(users=200, days=90, seed=0)
+        return simulate(users=200, days=150, seed=0)
     from habitlab.dataset import Dataset
 
     return Dataset.load(source)
+
+
+def open_truth(source: str | Path) -> dict[str, float]:
+    """Return the true causal effects behind claims, by the claim's key; empty where nobody knows them (real data)."""
+    from habitlab.simulation import load_truth
+
+    try:
+        effects = load_truth(source).attrs["average_effects"]
+    except FileNotFoundError:
+        return {}
+    return {
+        "goal_setting_completion": effects["goal_setting_completion"]["difference"],
+        "concurrent_habits_completion": effects["one_more_habit_completion"]["difference"],
+        "clear_description_adoption": effects["clear_description_adoption"]["relative"],
+    }

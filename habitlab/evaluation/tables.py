@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from habitlab.dataset import Dataset, MissingColumn
+from habitlab.dataset import Dataset, MissingColumn, quality
+from habitlab.dataset.vocabulary import Status
 from habitlab.evaluation import behaviour
 from habitlab.evaluation.claims import METHOD, ClaimResult
 from habitlab.evaluation.estimates import Estimate, Resampled
+from habitlab.features.profiles import WEEKDAYS
 
 FIGURES = {
     "complexity_time_commitment": "claims",
@@ -23,6 +25,87 @@ FIGURES = {
 """Figure of report 03 that shows a claim."""
 
 VERDICTS = ("reproduced", "differs", "inconclusive", "not testable")
+
+
+# Report 01: what the data hold
+
+
+def facts(dataset: Dataset) -> list[dict[str, Any]]:
+    """Return what is in the tracking table, as findings that are exact counts, and the share of known outcomes."""
+    tracking = dataset.habit_tracking
+    known = int(tracking["status"].isin([Status.DONE, Status.MISSED]).sum())
+    counts = {
+        "users_tracked": ("Users with a tracked day", tracking["user_id"].nunique()),
+        "habits_tracked": ("Habits with a tracked day", tracking["habit_id"].nunique()),
+        "tracked_days": ("Tracked days", len(tracking)),
+    }
+    found = [exact(key, label, count, n=len(tracking), method="count") for key, (label, count) in counts.items()]
+    share = known / len(tracking) if len(tracking) else None
+    reason = "" if len(tracking) else "no day is tracked"
+    label, method = "Tracked days known to be done or missed", f"{known:,} of {len(tracking):,} tracked days"
+    return [
+        *found,
+        exact("known_share", label, share, n=len(tracking), method=method, unit="share") | {"reason": reason},
+    ]
+
+
+def exact(key: str, label: str, value: float | None, *, n: int, method: str, unit: str = "") -> dict[str, Any]:
+    """Return a finding that is counted, not estimated: it has no interval."""
+    names = {"key": key, "label": label, "estimate": value, "n": n, "unit": unit, "method": method}
+    return names | {"ci_low": None, "ci_high": None, "level": None}
+
+
+def oddities(dataset: Dataset) -> pd.DataFrame:
+    """Return broken rules, repeats, overlaps and values that can hardly be true, one below the other."""
+    broken = quality.contract(dataset).rename(columns={"rule": "what"})
+    repeats = quality.duplicates(dataset).rename(columns={"kind": "what"})
+    overlaps = len(quality.overlapping_sessions(dataset))
+    sessions = pd.DataFrame({"table": ["sessions"], "what": ["overlap"], "rows": [overlaps]})[: 1 if overlaps else 0]
+    parts = [broken, repeats, quality.suspicious(dataset), sessions]
+    return pd.concat(parts, ignore_index=True).reindex(columns=["table", "column", "what", "rows", "first"])
+
+
+def imports(dataset: Dataset) -> pd.DataFrame:
+    """Return where each row of each imported source went: rows imported, skipped by reason, and derived."""
+    rows = []
+    for one in dataset.metadata.get("imports", []):
+        rows.append((one["source"], "imported", one["imported"], f"a row is {one['row']}"))
+        rows += [
+            (one["source"], f"skipped: {reason}", count, "; ".join(one["examples"].get(reason, [])))
+            for reason, count in one["skipped"].items()
+        ]
+        rows += [
+            (one["source"], f"derived: {status} days", count, "not stated by any row of the source")
+            for status, count in one["derived"].items()
+        ]
+        rows += [(one["source"], "note", None, note) for note in one["notes"]]
+    if not rows:
+        raise MissingColumn("needs an import; these data were not imported")
+    return pd.DataFrame(rows, columns=["source", "where it went", "rows", "remark"]).astype({"rows": "Int64"})
+
+
+def calendar(coverage: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of scheduled days with a known outcome, a row for each weekday and a column for each week."""
+    if coverage.empty:
+        raise MissingColumn("needs a tracked day; this dataset has none")
+    known = (coverage["done"] + coverage["missed"]) / coverage["scheduled"].where(coverage["scheduled"] > 0)
+    day = known.index.day_of_week
+    table = pd.DataFrame({"known": known, "weekday": day, "week": known.index - pd.to_timedelta(day, unit="D")})
+    grid = table.pivot_table(index="weekday", columns="week", values="known", dropna=False)
+    return grid.set_axis([WEEKDAYS[number] for number in grid.index])
+
+
+def gaps(missingness: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns whose gaps could be compared, largest difference first."""
+    judged = missingness[missingness["difference"].notna() & missingness["ci_low"].notna()]
+    if judged.empty:
+        raise MissingColumn("needs a column that is filled for some and missing for others; there is none")
+    columns = ["label", "missing", "expected", "n_missing", "n_filled", "difference", "ci_low", "ci_high", "q_value"]
+    judged = judged.assign(label=judged["table"] + "." + judged["column"])
+    return judged.sort_values("difference", key=abs, ascending=False)[[*columns, "verdict"]]
+
+
+# Reports 02 and 03
 
 
 def pick(table: pd.DataFrame, *, key: str, label: str, unit: str = "share", **where: Any) -> Estimate:
@@ -50,6 +133,12 @@ def pick(table: pd.DataFrame, *, key: str, label: str, unit: str = "share", **wh
         method=f"{row['method']}; {row['pairs']:,} pairs of {row['users']:,} users",
         reason=row["reason"],
     )
+
+
+def short(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what is the same in each row of a tidy frame and stands in the methods: level, method, no reason."""
+    useless = ["level", "method", *(["reason"] if "reason" in table and not table["reason"].astype(bool).any() else [])]
+    return table.drop(columns=[column for column in useless if column in table])
 
 
 def several(
@@ -116,27 +205,29 @@ def tally(results: Sequence[ClaimResult]) -> list[dict[str, Any]]:
     """Return how many claims got each verdict, as findings."""
     counts = {name: sum(result.verdict == name for result in results) for name in VERDICTS}
     return [
-        {
-            "key": name.replace(" ", "_"),
-            "label": f"Claims that are {name}" if name != "differs" else "Claims that differ",
-            "estimate": count,
-            "ci_low": None,
-            "ci_high": None,
-            "level": None,
-            "n": len(results),
-            "unit": "",
-            "method": "count of verdicts over the register",
-        }
+        exact(
+            name.replace(" ", "_"),
+            "Claims that differ" if name == "differs" else f"Claims that are {name}",
+            count,
+            n=len(results),
+            method="verdicts over the register",
+        )
         for name, count in counts.items()
     ]
 
 
 def numbered(results: Sequence[ClaimResult]) -> pd.DataFrame:
-    """Return the measured claims that give a number: statement, reported, estimate, ci_low, ci_high, n."""
+    """Return the measured claims that give a number: label, reported, estimate, ci_low, ci_high, n, verdict."""
     table = register([result for result in results if result.reported is not None and np.isfinite(result.estimate)])
     if table.empty:
         raise MissingColumn("needs a claim with a number that these data can test; there is none")
-    return table[["id", "statement", "reported", "estimate", "ci_low", "ci_high", "n", "verdict"]]
+    table = table.assign(label=table["key"].map(_label))
+    return table[["id", "label", "reported", "estimate", "ci_low", "ci_high", "n", "verdict"]]
+
+
+def _label(key: str) -> str:
+    """Name a claim by its key, short enough for an axis."""
+    return key.replace("_", " ").capitalize()
 
 
 def levels(results: Sequence[ClaimResult]) -> pd.DataFrame:
@@ -151,7 +242,7 @@ def levels(results: Sequence[ClaimResult]) -> pd.DataFrame:
             "ci_low": one.ci_low,
             "ci_high": one.ci_high,
             "n": one.n,
-            "label": f"{result.id} over {one.label.removeprefix('correlation over ')}",
+            "label": f"{_label(result.key)}, {one.label.removeprefix('correlation over ')}",
         }
         for result in results
         for one in result.levels
