@@ -596,13 +596,19 @@ def _concurrent_habits_completion(dataset: Dataset, draw: Draw) -> Measured:
     pairs = pairs.assign(x=behaviour.concurrent(pairs), y=pairs["completion"])
     # Those who give habits up hold few in the end: counted then, the number is an outcome (D42).
     users = pairs[pairs["y"].notna()].groupby("user_id")
-    naive = estimates.pearson(
-        users["ended"].agg(lambda ended: (~ended).sum()), users["y"].mean(), np.arange(users.ngroups), **draw.again
+    means, number = users[["x", "y"]].mean(), np.arange(users.ngroups)
+    at_end = estimates.pearson(users.size() - users["ended"].sum(), means["y"], number, **draw.again)
+    slope = estimates.slope(means["x"], means["y"], number, **draw.again)
+    labels = (
+        "habits still held at the end, not at adoption",
+        "change of completion with each further habit: who holds many differs",
     )
-    label = "habits still held at the end, not at adoption"
     return replace(
         _levels(pairs, "concurrent_habits_completion", "users", draw),
-        naive=(_finding(naive, draw, "concurrent_habits_at_end", label, users.ngroups, METHOD, "r"),),
+        naive=(
+            _finding(slope, draw, "concurrent_habits_slope", labels[1], users.ngroups, METHOD),
+            _finding(at_end, draw, "concurrent_habits_at_end", labels[0], users.ngroups, METHOD, "r"),
+        ),
     )
 
 

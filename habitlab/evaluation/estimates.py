@@ -287,15 +287,31 @@ def pearson(
     x: npt.ArrayLike, y: npt.ArrayLike, clusters: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
 ) -> Resampled:
     """Pearson correlation over rows, drawn again by cluster; rows with a missing value are left out."""
+    return resample(_products(x, y, clusters), pearson_of_sums, resamples=resamples, seed=seed)
+
+
+def slope(
+    x: npt.ArrayLike, y: npt.ArrayLike, clusters: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
+) -> Resampled:
+    """Change of y for one more of x, by least squares over rows; rows with a missing value are left out."""
+
+    def statistic(sums: Floats) -> Floats:
+        count, x, y, xx, _, xy = sums.T
+        variance = xx - x * x / count
+        return np.where(variance > 1e-9 * xx, (xy - x * y / count) / variance, np.nan)[:, None]
+
+    return resample(_products(x, y, clusters), statistic, resamples=resamples, seed=seed)
+
+
+def _products(x: npt.ArrayLike, y: npt.ArrayLike, clusters: npt.ArrayLike) -> Floats:
+    """Sums of 1, x, y, xx, yy, xy by cluster, about the means: so the sums of squares keep their digits."""
     left, right = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     held = np.isfinite(left) & np.isfinite(right)
     if not held.any():
-        nothing = np.array([np.nan])
-        return Resampled(nothing, nothing[None], nothing, nothing, 0)
+        return np.zeros((0, 6))
     left, right = left[held], right[held]
-    left, right = left - left.mean(), right - right.mean()  # the sums of squares keep their digits
-    sums = cluster_sums(np.asarray(clusters)[held], np.ones_like(left), left, right, left**2, right**2, left * right)
-    return resample(sums, pearson_of_sums, resamples=resamples, seed=seed)
+    left, right = left - left.mean(), right - right.mean()
+    return cluster_sums(np.asarray(clusters)[held], np.ones_like(left), left, right, left**2, right**2, left * right)
 
 
 def adjusted_means(

@@ -274,6 +274,7 @@ def test_real_data_answer_or_say_why_not(shared_data, source):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_nothing_planted_is_never_reproduced():
     """Twelve claims by 40 worlds: contrasts without effect are taken for one in 2.5 % of cases at most."""
     from scipy import stats

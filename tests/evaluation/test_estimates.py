@@ -41,6 +41,10 @@ class TestPointEstimates:
         near, far = estimates.pearson(x, y, user), estimates.pearson(x + 1e7, y - 1e7, user)
         assert far.estimate[0] == pytest.approx(near.estimate[0], abs=1e-6)
 
+    def test_slope_is_that_of_scipy(self):
+        x, y, user = clustered()
+        assert estimates.slope(x, y, user).estimate[0] == pytest.approx(stats.linregress(x, y).slope)
+
     def test_ratio_by_group(self):
         draw = np.random.default_rng(1)
         frame = pd.DataFrame({"user": draw.integers(0, 30, 300), "group": draw.integers(0, 3, 300)})
@@ -318,6 +322,7 @@ def test_intervals_hold_the_truth(name):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("users", [20, 60, 400])
 @pytest.mark.parametrize("name", CASES)
 def test_coverage_is_93_to_97_per_cent(name, users):
@@ -327,6 +332,7 @@ def test_coverage_is_93_to_97_per_cent(name, users):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("users", [100, 600])
 def test_coverage_of_retention(users):
     """Three pairs a user that share a frailty, censored by staggered starts; truth from the mixture."""
@@ -347,6 +353,7 @@ def test_coverage_of_retention(users):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_association_finds_nothing_where_there_is_nothing():
     """P-values are level and the interval's lower end is 0, though what a user likes clings together."""
     trials, low, small = 400, 0, 0
