@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from habitlab.dataset import Dataset, DatasetError
 from habitlab.dataset.catalogue import load_catalogue
 from habitlab.dataset.sqlite import replacing
@@ -63,7 +65,7 @@ def make_world(
         A parameter is out of range, or an effect is unknown or cannot be planted that strongly.
     """
     for name, value, least in (("users", users, 1), ("days", days, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or int(value) != value or value < least:
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number, {least} or more; it is {value!r}")
     if retention not in RETENTIONS:
         raise ValueError(f"retention must be {' or '.join(map(repr, RETENTIONS))}; it is {retention!r}")

@@ -30,9 +30,9 @@ EFFECTS: dict[str, float] = {
 """Every planted effect and its default; 0 switches one off."""
 
 # Asked value -> knob, measured by calibrate.py (mean of 6 seeds, 2,000 users, 180 days), the other effects at default.
-COMPLEXITY = ((0.0, 0.72, 0.85), (0.0, 1.5, 2.5))  # slope of the choice in commitment x complexity
-LOAD = ((-0.7, -0.58, 0.0), (0.36, 0.285, 0.0))  # logits lost for each further habit
-CONSISTENCY = ((0.0, 0.81, 0.85), (0.0, 0.98, 1.0))  # correlation of consistency and persistence
+COMPLEXITY = ((0.0, 0.72, 0.85), (0.0, 1.53, 2.5))  # slope of the choice in commitment x complexity
+LOAD = ((-0.7, -0.58, 0.0), (0.36, 0.281, 0.0))  # logits lost for each further habit
+CONSISTENCY = ((0.0, 0.81, 0.85), (0.0, 0.975, 1.0))  # correlation of consistency and persistence
 GOAL = ((0.0, 0.43, 0.55), (0.0, 1.0, 1.3))  # of goal's effect and of its selection together
 
 _RANGES: dict[str, tuple[float, float]] = {

@@ -7,6 +7,7 @@ with as many habits held as the user really held then.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,7 @@ def success_probability(world: World, user: Ints, habit: Ints, start: Ints, load
     learning = np.log(world.learning(user, habit))
     persistence = -np.log1p(-world.persistence(user, habit))
     weekday = world.people.weekday[user] + behaviour.BY_WEEKDAY - behaviour.BY_WEEKDAY.mean()
+    streak = behaviour.STREAK if world.streaks_shown else 0.0
     result = np.empty(len(user))
     for kind in np.unique(habits.per_days[habit] * 1000 + habits.times[habit]):
         times, per_days = int(kind % 1000), int(kind // 1000)
@@ -137,7 +139,7 @@ def success_probability(world: World, user: Ints, habit: Ints, start: Ints, load
         week = np.bincount(days % 7, minlength=7) / max(len(days), 1)
         shift = np.stack([np.roll(week, first) for first in range(7)])  # by weekday of the start
         effect = (weekday[rows] * shift[start[rows] % 7]).sum(axis=1)
-        chance, hit_day = _tables(world, times, per_days)
+        chance, hit_day = _tables(world.knobs.dip, streak, times, per_days)
         point = np.column_stack([np.clip(logit[rows] + effect, *_LOGITS[[0, -1]]), persistence[rows], learning[rows]])
         point[:, 1] = np.clip(point[:, 1], *_PERSISTENCES[[0, -1]])
         point[:, 2] = np.clip(point[:, 2], *_LEARNINGS[[0, -1]])
@@ -153,55 +155,51 @@ def held_until(world: World, user: Ints, habit: Ints, start: Ints, day: Floats) 
     return own * population.stays(before + day, world.retention) / population.stays(before, world.retention)
 
 
-_LOGITS = np.linspace(-7, 7, 113)
-_PERSISTENCES = np.linspace(0, behaviour.MOST_PERSISTENT, 12)
-_LEARNINGS = np.log(np.geomspace(0.003, 0.5, 9))
+_LOGITS = np.linspace(-7, 7, 81)
+_PERSISTENCES = np.linspace(0, behaviour.MOST_PERSISTENT, 10)
+_LEARNINGS = np.log(np.geomspace(0.003, 0.5, 7))
 
 
-def _tables(world: World, times: int, per_days: int) -> tuple[RegularGridInterpolator, RegularGridInterpolator]:
+@lru_cache(maxsize=64)
+def _tables(dip: float, streak: float, times: int, per_days: int) -> tuple[RegularGridInterpolator, ...]:
     """Chance of success while held, and the mean day on which it is sealed, over (logit, persistence, learning).
 
     A forward recursion over the state (done last time, done so often in the window) with the mean automaticity in each
     state: exact but for the spread of automaticity within a state.
     """
-    cache = world.__dict__.setdefault("_success_tables", {})
-    if (times, per_days) not in cache:
-        cache[times, per_days] = _make_tables(world, times, per_days)
-    return cache[times, per_days]
-
-
-def _make_tables(world: World, times: int, per_days: int) -> tuple[RegularGridInterpolator, RegularGridInterpolator]:
     grid = np.meshgrid(_LOGITS, _PERSISTENCES, _LEARNINGS, indexing="ij")
     logit, persistence, learning = (axis.ravel()[:, None] for axis in grid)
     weight, learn = 1 - np.exp(-persistence), np.exp(learning)
     needed = int(_needed(np.array(times), np.array(per_days)))
-    streak = behaviour.STREAK if world.streaks_shown else 0.0
     share = np.zeros((2, len(logit), needed + 1))  # missed or done last time; nodes; times done
     automatic = np.zeros_like(share)
     share[0, :, 0] = 1.0
     sealed_day = np.zeros(len(logit))
+    top = 1
     occasions = int(_scheduled_before(WINDOW[1], np.array(times), np.array(per_days)))
     for j in range(occasions):
         day = j * per_days // times
         inside = day >= WINDOW[0]
-        novelty = world.knobs.dip * behaviour.NOVELTY * np.exp(-day / behaviour.NOVELTY_DAYS)
+        novelty = dip * behaviour.NOVELTY * np.exp(-day / behaviour.NOVELTY_DAYS)
         sealed = share[:, :, needed].sum(axis=0)
-        into = np.zeros((2, *share.shape))  # what comes by missing and by doing: mass, and mass times automaticity
+        top = min(top + inside, needed + 1)  # counts that can have been reached
+        now, was = share[:, :, :top], automatic[:, :, :top]
+        into = np.zeros((2, *now.shape))  # what comes by missing and by doing: mass, and mass times automaticity
         for last in (0, 1):
-            x = logit + novelty + behaviour.AUTOMATIC * automatic[last] + (streak * (2 * last - 1) if j else 0.0)
+            x = logit + novelty + behaviour.AUTOMATIC * was[last] + (streak * (2 * last - 1) if j else 0.0)
             chance = 1 / (1 + np.exp(-x))
             if j:
                 chance += weight * behaviour.routine(day) * (last - chance)
-            doing, missing = share[last] * chance, share[last] * (1 - chance)
-            more = doing * (automatic[last] + learn * (1 - automatic[last]))
+            doing, missing = now[last] * chance, now[last] * (1 - chance)
+            more = doing * (was[last] + learn * (1 - was[last]))
             if inside:
                 doing, more = _one_more(doing), _one_more(more)
             into[0, 0] += missing
-            into[1, 0] += missing * automatic[last] * (1 - behaviour.FORGETTING)
+            into[1, 0] += missing * was[last] * (1 - behaviour.FORGETTING)
             into[0, 1] += doing
             into[1, 1] += more
-        share = into[0]
-        automatic = np.divide(into[1], share, out=np.zeros_like(share), where=share > 0)
+        share[:, :, :top] = into[0]
+        automatic[:, :, :top] = np.divide(into[1], into[0], out=np.zeros_like(into[0]), where=into[0] > 0)
         sealed_day += day * (share[:, :, needed].sum(axis=0) - sealed)
     chance = share[:, :, needed].sum(axis=0)
     sealed_day = np.where(chance > 1e-12, sealed_day / np.maximum(chance, 1e-12), WINDOW[1] - 1)
@@ -213,6 +211,7 @@ def _make_tables(world: World, times: int, per_days: int) -> tuple[RegularGridIn
 
 
 def _one_more(mass: Floats) -> Floats:
+    """Move mass (nodes, counts) one count up; the last count keeps what it has."""
     moved = np.zeros_like(mass)
     moved[:, 1:] = mass[:, :-1]
     moved[:, -1] += mass[:, -1]

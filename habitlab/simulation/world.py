@@ -24,11 +24,11 @@ from habitlab.simulation.people import ACTIVITIES, CATEGORIES, FIRST_DAY, MEAN_H
 Bools = npt.NDArray[np.bool_]
 Singles = npt.NDArray[np.float32]
 
-# G2: logits of completion.
-INTERCEPT = -1.0
+# G2: logits of completion. Effects are centred, so that the mean stays about the same when one is switched off.
+INTERCEPT = -1.12
 # health, diet, physical, mindfulness, productivity, learning, relationships, career, finance
 BY_CATEGORY = np.array([0.0, -0.55, 0.62, 0.65, 0.0, 0.0, 0.0, -0.05, -0.05])
-BY_BAND = np.array([-0.55, 0.0, -0.55, -0.60, -0.65])  # bands of `derived.MINUTE_BANDS`
+BY_BAND = np.array([-0.15, 0.40, -0.15, -0.20, -0.25])  # bands of `derived.MINUTE_BANDS`
 BY_DIFFICULTY = -0.12
 WEEKLY = 0.60
 REMINDED = 0.05
@@ -226,7 +226,7 @@ class World:
             INTERCEPT
             + self.merit(user, habit)
             - knobs.load * (load - MEAN_HABITS)
-            + knobs.goal * population.GOAL_BENEFIT * benefit * goal
+            + knobs.goal * population.GOAL_BENEFIT * (benefit * goal - population.GOAL_SHARE)
             + knobs.weekly * WEEKLY * _rarity(self.habits.frequency[habit])
             + REMINDED * self.reminded(user, habit)
         )
