@@ -103,9 +103,7 @@ def main() -> None:
         peaks = [report["peak_memory"] for report in run["reports"].values()] + [run["peak_memory_of_build"]]
         ratio = statistics.median(slow / fast for slow, fast in zip(plain, ours, strict=True))
         wanted = WANTED[max((count for count in WANTED if count <= len(paths)), default=3)]
-        print(
-            f"{len(paths)} notebooks of {notebooks.name}: {ratio:.2f} times faster than plain papermill (wanted {wanted})"
-        )
+        print(f"{len(paths)} notebooks ({notebooks.name}): {ratio:.2f} times faster than papermill (wanted {wanted})")
         print(f"nothing changed: {statistics.median(again):.2f} s (wanted: under 2)")
         print(f"peak memory of any process: {max(peak for peak in peaks if peak) / 2**20:.0f} MB (wanted: under 1536)")
 

@@ -105,6 +105,7 @@ def test_data_count_by_content_and_no_place_enters_a_page(books: Path, project: 
     assert set(make(data="data/mine.db").values()) == {"ran"}
     page = (project / "out" / "01-one.html").read_text()
     assert str(project) not in page
+    assert '# Parameters\\ndata = \\"data/mine.db\\"' in page  # the cell that papermill puts in
     record = json.loads((project / "out" / "01-one.json").read_text())
     assert record["parameters"] == {"data": "data/mine.db", "level": 0.95, "seed": 0}
     assert record["provenance"]["command"] == "habitlab report 01-one --data data/mine.db"

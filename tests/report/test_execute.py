@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_the_libraries_of_the_reports_can_be_preloaded_without_starting_a_thread
         kernels.close()
 
 
-def test_an_ordinary_kernel_says_the_same_as_a_forked_one(kernels: Kernels) -> None:
+def test_an_ordinary_kernel_under_other_settings_says_the_same_as_a_forked_one(kernels: Kernels, monkeypatch) -> None:
     sources = (
         "import os, sys, random\nprint(hash('a'), os.environ['TZ'], sys.argv[1:] and 'arguments', __name__)",
         "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()",
@@ -112,6 +113,13 @@ def test_an_ordinary_kernel_says_the_same_as_a_forked_one(kernels: Kernels) -> N
         "get_ipython()",
     )
     forked = run(kernels, *sources, a=2)
+    for name, value in {
+        "PYTHONHASHSEED": "5",
+        "TZ": "Asia/Tokyo",
+        "MPLBACKEND": "agg",
+        "PYTHONWARNINGS": "ignore",
+    }.items():
+        monkeypatch.setenv(name, value)
     ordinary_kernels = Kernels(fork=False)
     ordinary = run(ordinary_kernels, *sources, a=2)
     ordinary_kernels.close()
@@ -160,11 +168,30 @@ def test_closing_ends_kernels_and_what_they_started(fork: bool, monkeypatch, tmp
     kernels.close()  # twice is fine
 
 
+@pytest.mark.parametrize("fork", [pytest.param(True, marks=linux), False])
+def test_closing_in_the_middle_of_a_run_ends_it(fork: bool, monkeypatch, tmp_path: Path) -> None:
+    alive = children(monkeypatch, tmp_path)
+    kernels = Kernels(fork=fork)
+    source = "import subprocess, time; subprocess.Popen(['sleep', '300']); time.sleep(300)"
+    runs: list = []
+    thread = threading.Thread(target=lambda: runs.append(run(kernels, source)))
+    thread.start()
+    assert wait_until(lambda: any(process.name() == "sleep" for process in alive()), 60)
+    kernels.close()
+    assert wait_until(lambda: not alive()), alive()
+    thread.join(20)
+    assert "the kernel" in runs[0].failure
+
+
+# A library call that never lets go of the interpreter's lock: no thread of the kernel could notice anything.
+KILL_SERVER_AND_HANG = "import ctypes, os; os.kill(os.getppid(), 9); ctypes.PyDLL(None).sleep(100)"
+
+
 @linux
 def test_a_killed_server_takes_its_kernels_along_and_the_next_one_is_ordinary(monkeypatch, tmp_path: Path) -> None:
     alive = children(monkeypatch, tmp_path)
     kernels = Kernels()
-    done = run(kernels, "import os, signal; os.kill(os.getppid(), signal.SIGKILL)", "import time; time.sleep(60)")
+    done = run(kernels, KILL_SERVER_AND_HANG)
     assert "the kernel" in done.failure
     assert wait_until(lambda: not alive()), alive()
     assert run(kernels, "1").failure == ""
@@ -181,7 +208,7 @@ run(kernels, "import subprocess; subprocess.Popen(['sleep', '300'])", "import ti
 """
 
 
-@pytest.mark.parametrize("fork", [pytest.param("fork", marks=linux), "ordinary"])
+@pytest.mark.parametrize("fork", [pytest.param("fork", marks=linux), pytest.param("ordinary", marks=pytest.mark.long)])
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_killed_parent_leaves_no_kernel(fork: str, number: signal.Signals, tmp_path: Path) -> None:
     environment = ENVIRONMENT | {
