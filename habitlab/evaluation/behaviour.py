@@ -141,20 +141,16 @@ def _habits(dataset: Dataset) -> pd.DataFrame:
         habits = habits.assign(minutes_band=minutes_band(habits["minutes"]))
     if "target" in habits:
         parts = habits["target"].astype("str").str.extract(r"^(\d+)/(\d+)$").astype(float)
+        words = np.select([parts[0] >= parts[1], parts[0] * 7 == parts[1]], ["daily", "weekly"], "other")
         habits = habits.assign(
             occasions_a_day=np.minimum(parts[0] / parts[1], 1),
-            frequency=np.select([parts[0] >= parts[1], parts[0] * 7 == parts[1]], ["daily", "weekly"], "other"),
+            frequency=pd.Series(words, index=habits.index, dtype="str").where(parts[0].notna()),
         )
     return habits
 
 
 def _frame(
-    index: dict[str, Any],
-    resampled: Resampled,
-    level: float,
-    users: npt.ArrayLike,
-    pairs: npt.ArrayLike,
-    method: str,
+    index: dict[str, Any], resampled: Resampled, level: float, users: npt.ArrayLike, pairs: npt.ArrayLike, method: str
 ) -> pd.DataFrame:
     low, high = resampled.interval(level)
     return pd.DataFrame(
@@ -219,12 +215,15 @@ def adoption_cycle(
 
 
 def cycle_data(dataset: Dataset) -> Holdings:
-    """Holdings of daily habits with a known adoption: weekly ones fall on some days since adoption only."""
+    """Holdings of daily habits with a known adoption: weekly ones fall on some days since adoption only.
+
+    A habit without a target is daily, as in `habitlab.features.temporal`.
+    """
     dataset.require("adoptions.adopted_at")
     held = holdings(dataset)
-    if "frequency" not in held.pairs or held.pairs["frequency"].isna().all():
+    if "frequency" not in held.pairs:
         return held
-    daily = (held.pairs["frequency"] == "daily").to_numpy()
+    daily = held.pairs["frequency"].fillna("daily").eq("daily").to_numpy()
     if not daily.any():
         raise MissingColumn("needs daily habits (`target` 1/1); this dataset has none")
     kept = daily[held.pair]
@@ -239,13 +238,13 @@ DIP = ((7, 14), (1, 3), (22, 35))
 def dip(held: Holdings, *, survivors: bool = False, resamples: int = 1000, seed: int = 0) -> Resampled:
     """How much less is done on days 7-14 than on days 1-3, and than on days 22-35: two values, above 0 for a dip.
 
-    Each is the difference of means over days of the share done by those still active. With `survivors` only pairs held
-    to the last of these days count, so that both sides are the same people. `held` is that of `cycle_data`.
+    Each is the difference of means over days of the share done by those still active, of pairs that the data follow to
+    the last of these days. With `survivors` only pairs held so long count, so that both sides are the same people.
+    `held` is that of `cycle_data`.
     """
     last = DIP[2][1]
-    keep = held.day <= last
-    if survivors:
-        keep &= held.pairs["exit_day"].to_numpy()[held.pair] >= last
+    reached = held.pairs["exit_day" if survivors else "followup"].to_numpy()
+    keep = (held.day <= last) & (reached[held.pair] >= last)
     if not keep.any() or held.day[keep].max() < last:
         raise MissingColumn(f"needs habits followed for {last} days from adoption; this dataset has none")
     size = last + 1
@@ -349,11 +348,7 @@ def retention(
     exits = np.minimum(pairs["exit_day"].to_numpy(dtype=np.int64), days)
     left = np.bincount(codes * (days + 1) + exits, minlength=len(groups) * (days + 1)).reshape(-1, days + 1)
     at_risk = left[:, ::-1].cumsum(axis=1)[:, ::-1][:, :days]
-    index = {
-        "group": np.repeat(groups, days),
-        "day": np.tile(np.arange(days), len(groups)),
-        "at_risk": at_risk.ravel(),
-    }
+    index = {"group": np.repeat(groups, days), "day": np.tile(np.arange(days), len(groups)), "at_risk": at_risk.ravel()}
     users = np.repeat(_distinct(codes, pairs["user"], len(groups)), days)
     number = np.repeat(np.bincount(codes, minlength=len(groups)), days)
     return _frame(index, resampled, level, users, number, f"Kaplan-Meier; {_BOOTSTRAP}")
@@ -435,13 +430,7 @@ def difficulty_progression(
     # Of users, not of pairs: each user's own mean counts once.
     of_user = pairs.assign(group=group).groupby(["user", "group"])["difficulty"].mean().reset_index()
     resampled = estimates.ratio(
-        of_user["difficulty"],
-        1.0,
-        of_user["user"],
-        group=of_user["group"],
-        groups=4,
-        resamples=resamples,
-        seed=seed,
+        of_user["difficulty"], 1.0, of_user["user"], group=of_user["group"], groups=4, resamples=resamples, seed=seed
     )
     index = {
         "users_are": ["successful", "successful", "other", "other"],

@@ -272,11 +272,7 @@ def evaluate(
             ci_high=found.ci_high,
             n=found.n,
             verdict=verdict(
-                found.ci_low,
-                found.ci_high,
-                reported=claim.reported,
-                tolerance=claim.tolerance,
-                side=claim.side,
+                found.ci_low, found.ci_high, reported=claim.reported, tolerance=claim.tolerance, side=claim.side
             ),
             figure=(figures or {}).get(claim.key),
             reason=found.reason,
@@ -378,12 +374,23 @@ def _column(resampled: Resampled, column: int) -> Resampled:
 
 def _time_of_day_peaks(dataset: Dataset, draw: Draw) -> Measured:
     share = behaviour.peak_share(dataset, **draw.again)
+    # Without zones the peaks of each zone lie elsewhere on the clock (D43).
+    greenwich = behaviour.peak_share(dataset.replace(users=dataset.users.assign(zone="UTC")), **draw.again)
     above = replace(share, estimate=share.estimate - 0.5, replicates=share.replicates - 0.5)
     completions = int((dataset.habit_tracking["status"] == "done").sum())
-    beside = _finding(
-        share, draw, "peak_share", "share of completions at 6-8 and 19-21, local time", completions, METHOD, "share"
+    local, universal = (
+        _finding(
+            found,
+            draw,
+            f"peak_share{key}",
+            f"share of completions at 6-8 and 19-21, {clock}",
+            completions,
+            METHOD,
+            "share",
+        )
+        for found, key, clock in ((share, "", "local time"), (greenwich, "_utc", "UTC, as if zones did not matter"))
     )
-    return replace(_single(above, draw, completions, METHOD), levels=(beside,))
+    return replace(_single(above, draw, completions, METHOD), levels=(local,), naive=(universal,))
 
 
 def _demographics_category(dataset: Dataset, draw: Draw) -> Measured:

@@ -265,12 +265,7 @@ def ratio(
 
 
 def relative_change(
-    outcome: npt.ArrayLike,
-    exposed: npt.ArrayLike,
-    clusters: npt.ArrayLike,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
+    outcome: npt.ArrayLike, exposed: npt.ArrayLike, clusters: npt.ArrayLike, *, resamples: int = 1000, seed: int = 0
 ) -> Resampled:
     """Relative risk minus 1: mean `outcome` where `exposed` over the mean where not, both (rows,)."""
 

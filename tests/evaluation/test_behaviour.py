@@ -138,8 +138,9 @@ class TestAdoptionCycle:
     @pytest.mark.parametrize("survivors", [False, True])
     def test_dip_is_a_difference_of_means_over_days(self, dataset, survivors):
         held = behaviour.cycle_data(dataset)
-        frame = pd.DataFrame({"day": held.day, "done": held.done, "exit": held.pairs["exit_day"].to_numpy()[held.pair]})
-        frame = frame[frame["exit"] >= 35] if survivors else frame
+        frame = pd.DataFrame({"day": held.day, "done": held.done, "pair": held.pair})
+        frame = frame.join(held.pairs[["exit_day", "followup"]], on="pair")
+        frame = frame[frame["exit_day" if survivors else "followup"] >= 35]
         share = frame.groupby("day")["done"].mean()
         dip, before, after = (share.loc[low:high].mean() for low, high in ((7, 14), (1, 3), (22, 35)))
         found = behaviour.dip(held, survivors=survivors, **QUICK)

@@ -326,7 +326,7 @@ def test_intervals_hold_the_truth(name):
 @pytest.mark.parametrize("users", [20, 60, 400])
 @pytest.mark.parametrize("name", CASES)
 def test_coverage_is_93_to_97_per_cent(name, users):
-    trials = 1500
+    trials = 800
     low, high = stats.binom.ppf(0.0005, trials, 0.93), stats.binom.ppf(0.9995, trials, 0.97)
     assert low <= covered(name, users, trials) <= high
 
@@ -336,7 +336,7 @@ def test_coverage_is_93_to_97_per_cent(name, users):
 @pytest.mark.parametrize("users", [100, 600])
 def test_coverage_of_retention(users):
     """Three pairs a user that share a frailty, censored by staggered starts; truth from the mixture."""
-    trials, rates = 800, np.array([0.004, 0.012])
+    trials, rates = 400, np.array([0.004, 0.012])
     truth = np.exp(-rates * 60).mean()
     hits = 0
     for trial in range(trials):
