@@ -34,6 +34,8 @@ def merge(old: Dataset, new: Dataset) -> Dataset:
 
 
 def _by_key(name: str, old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    if new.empty:
+        return old
     key = list(TABLES[name].key)
     both = _together(old, new).sort_values(key, kind="stable")
     if both.duplicated(key).any():

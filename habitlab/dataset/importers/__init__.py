@@ -117,10 +117,12 @@ def import_source(
     with _unpacked(path) as place:
         found = _find(place, path, format)
         new, report = _read(found, path.name, user, last)
-    new = new.replace(metadata={"source": "imported", "simulated": False, "imports": [report.as_dict()]})
-    merged = merge(into or Dataset(), new)
-    if into is not None:  # said now only: the metadata of a dataset must not depend on how often it was imported into
-        report = dataclasses.replace(report, notes=[*report.notes, *_notes_on_merge(into, new, merged)])
+    new.metadata.update(source="imported", simulated=False, imports=[report.as_dict()])
+    if into is None:
+        return ImportResult(new, report)
+    merged = merge(into, new)
+    # Said now only: the metadata of a dataset must not depend on how often a source was imported into it.
+    report = dataclasses.replace(report, notes=[*report.notes, *_notes_on_merge(into, new, merged)])
     return ImportResult(merged, report)
 
 
@@ -140,14 +142,15 @@ def _read(found: _Found, name: str, user: str | None, today: pd.Timestamp | None
         tables, encodings = _text_tables(found)
         if encodings:
             notes.append(f"read as {', '.join(encodings)}")
-        if found.format == "lifesnaps":
-            if user is not None:
-                raise DatasetError("LifeSnaps names its own people; leave out the user")
-            outcome = lifesnaps.read(*tables.values(), today)
+        if found.format == "loop-csv":
+            outcome = assemble(loop_csv.read(tables), person, today)
         elif found.format == "habitbull":
             outcome = assemble(habitbull.read(*tables.values()), person, today)
+        elif user is None:
+            (table,) = tables.values()
+            outcome = lifesnaps.read(table, today)
         else:
-            outcome = assemble(loop_csv.read(tables), person, today)
+            raise DatasetError("LifeSnaps names its own people; leave out the user")
 
     entries, reason = outcome.entries, outcome.entries["reason"]
     skipped, examples = count_skipped(reason, entries["where"], entries["shown"])
@@ -322,4 +325,4 @@ def _bytes(file: Path, most: int = -1) -> bytes:
         with file.open("rb") as opened:
             return opened.read(most)
     except OSError as error:
-        raise OSError(f"cannot read {file}: {error.strerror or error}") from error
+        raise type(error)(f"cannot read {file}: {error.strerror or error}") from error

@@ -278,7 +278,7 @@ def _day_numbers(days: pd.Series) -> np.ndarray:
 def _dataset(tracking: pd.DataFrame, definitions: pd.DataFrame, user: str) -> Dataset:
     tracking = tracking.rename(columns={"day": "date"}).sort_values(["habit_id", "date"])
     tracking = tracking.assign(user_id=user, at=pd.NaT, minutes=np.nan)
-    known = tracking[tracking["status"] != Status.UNKNOWN.value]
+    known = tracking[(tracking["status"] != Status.UNKNOWN.value) & ~tracking["derived"]]
     start = known.groupby("habit_id", as_index=False)["date"].min()
     adoptions = pd.DataFrame(
         {

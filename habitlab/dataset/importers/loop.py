@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from habitlab.dataset.importers.entries import IMPLIED, Tracker
-from habitlab.dataset.importers.reading import numbers, read_sqlite_table, texts, unused
+from habitlab.dataset.importers.reading import by_key, keys, numbers, read_sqlite_table, texts, unused
 from habitlab.dataset.vocabulary import Status, TargetDirection
 
 ROW = "a row of the table Repetitions"
@@ -65,11 +65,12 @@ def read(connection: sqlite3.Connection) -> Tracker:
             "target_value": numbers(habits, "target_value").where(lambda value: value >= 0),
             "target_direction": numbers(habits, "target_type", 0).map(DIRECTIONS).where(measured),
         }
-    ).set_index(numbers(habits, "id"))
+    )
+    table = by_key(table, keys(habits, "id"))
 
-    habit = numbers(repetitions, "habit")
+    habit = keys(repetitions, "habit")
     value = numbers(repetitions, "value", 2)
-    of_measured = habit.map(table["measured"]).fillna(False).astype(bool)
+    of_measured = habit.isin(table.index[table["measured"]])
     status, amount, reason = interpret(value, of_measured)
     stamp = numbers(repetitions, "timestamp")
     entries = pd.DataFrame(

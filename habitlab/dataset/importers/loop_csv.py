@@ -86,7 +86,7 @@ def read(parts: dict[str, TextTable]) -> Tracker:
         notes.append(f"{written:,} notes on days are not kept, as free text may tell who someone is")
 
     day, day_notes = parse_days(cells["date"])
-    measured = cells["habit"].map(habits["measured"]).fillna(False).astype(bool)
+    measured = cells["habit"].isin(habits.index[habits["measured"]])
     status, amount, reason = _interpret(cells["text"], measured)
     entries = pd.DataFrame(
         {
@@ -133,7 +133,9 @@ def _habits(table: TextTable) -> tuple[pd.DataFrame, list[str]]:
 
 def _shared(path: str, table: TextTable, habits: pd.DataFrame | None) -> pd.DataFrame:
     """Cells of the table of all habits. Its header is not quoted, so a comma in a name splits it."""
-    records = [_without_end(record, len(table.header)) for record in table.records]
+    # Every line ends in a comma, with nothing behind it.
+    ended = sum(not record[-1].strip() for record in table.records) * 2 > len(table.records)
+    records = [record[:-1] if ended and not record[-1].strip() else record for record in table.records]
     names = table.header[1:]
     width = max([len(record) - 1 for record in records], default=len(names))
     keys: list[str | None] = list(names)
@@ -154,11 +156,6 @@ def _shared(path: str, table: TextTable, habits: pd.DataFrame | None) -> pd.Data
             "too_long": False,
         }
     )
-
-
-def _without_end(record: list[str], width: int) -> list[str]:
-    """Every line ends in a comma: drop the empty field behind it."""
-    return record[:-1] if len(record) > 1 and len(record) >= width + 1 and not record[-1].strip() else record
 
 
 def _match(names: list[str], habits: pd.DataFrame) -> list[str | None] | None:

@@ -187,6 +187,9 @@ def open_sqlite(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
             connection.text_factory = lambda data: data.decode("utf-8", "replace")
             (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            (pages,), (size,) = (connection.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
+            if state == "ok" and path.stat().st_size < pages * size:
+                state = f"{pages * size:,} bytes by its header, {path.stat().st_size:,} in truth"
             if state != "ok":
                 raise DatasetError(f"{path} is a damaged SQLite file ({' '.join(state.split())}); export it again")
             yield connection
@@ -209,8 +212,10 @@ def read_sqlite_table(connection: sqlite3.Connection, name: str, needed: tuple[s
         The table lacks one of the `needed` columns.
     """
     table = sqlite_tables(connection)[name]
-    frame = pd.read_sql_query(f'SELECT * FROM "{table}"', connection, dtype=object)
-    frame.columns = [str(column).lower() for column in frame.columns]
+    rows = connection.execute(f'SELECT * FROM "{table}"')
+    columns = [description[0].lower() for description in rows.description]
+    # As objects: a whole number in a column with gaps must not become 2.0.
+    frame = pd.DataFrame(rows.fetchall(), columns=columns, dtype=object)
     missing = [column for column in needed if column not in frame.columns]
     if missing:
         raise DatasetError(f"table {table} has no column {', '.join(missing)}; it has {', '.join(frame.columns)}")
@@ -229,6 +234,17 @@ def texts(frame: pd.DataFrame, column: str) -> pd.Series:
     if column not in frame.columns:
         return pd.Series("", index=frame.index, dtype="str")
     return frame[column].astype("str").fillna("").str.strip()
+
+
+def keys(frame: pd.DataFrame, column: str) -> pd.Series:
+    """Return an id column as `str`, so that 2 and "2" are the same; missing where there is none."""
+    text = texts(frame, column)
+    return text.where(text != "")
+
+
+def by_key(frame: pd.DataFrame, key: pd.Series) -> pd.DataFrame:
+    """Return the rows that have a key, indexed by it; of several with one key the first."""
+    return frame[key.notna() & ~key.duplicated()].set_index(key[key.notna() & ~key.duplicated()])
 
 
 def unused(frame: pd.DataFrame, known: set[str], what: str) -> list[str]:

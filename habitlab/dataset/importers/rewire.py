@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from habitlab.dataset.importers.entries import Tracker
-from habitlab.dataset.importers.reading import numbers, parse_days, read_sqlite_table, texts, unused
+from habitlab.dataset.importers.reading import by_key, keys, numbers, parse_days, read_sqlite_table, texts, unused
 from habitlab.dataset.vocabulary import Status
 
 ROW = "a row of the table CHECKINS"
@@ -54,12 +54,13 @@ def read(connection: sqlite3.Connection) -> Tracker:
             "days": days.mask(by_weekday, 7.0).fillna(1.0),
             "weekdays": weekdays.where(by_weekday & weekdays.map(len).between(1, 6), None),
         }
-    ).set_index(numbers(habits, "_id"))
+    )
+    table = by_key(table, keys(habits, "_id"))
 
     day, day_notes = parse_days(texts(checkins, "date"))
     entries = pd.DataFrame(
         {
-            "habit": numbers(checkins, "habit_id"),
+            "habit": keys(checkins, "habit_id"),
             "where": "CHECKINS row " + pd.Series(range(1, len(checkins) + 1)).astype("str"),
             "shown": "habit "
             + texts(checkins, "habit_id")

@@ -12,7 +12,7 @@ import sqlite3
 import pandas as pd
 
 from habitlab.dataset.importers.entries import Tracker
-from habitlab.dataset.importers.reading import combine_days, numbers, read_sqlite_table, texts, unused
+from habitlab.dataset.importers.reading import by_key, combine_days, keys, numbers, read_sqlite_table, texts, unused
 from habitlab.dataset.vocabulary import Status, TargetDirection
 
 ROW = "a row of the table ticks"
@@ -44,12 +44,13 @@ def read(connection: sqlite3.Connection) -> Tracker:
             "target_value": pd.Series(1.0, index=tracks.index).where(several),
             "target_direction": pd.Series(TargetDirection.AT_LEAST.value, index=tracks.index).where(several),
         }
-    ).set_index(numbers(tracks, "_id"))
+    )
+    habits = by_key(habits, keys(tracks, "_id"))
 
-    track = numbers(ticks, "_track_id")
+    track = keys(ticks, "_track_id")
     year, month, day = (numbers(ticks, column) for column in ("year", "month", "day"))
     days = pd.Series(combine_days(year, month + 1, day).astype("datetime64[s]"), index=ticks.index)
-    counted = track.map(habits["measured"]).fillna(False).astype(bool) & days.notna()
+    counted = track.isin(habits.index[habits["measured"]]) & days.notna()
     same_day = pd.Series(1, index=ticks.index).groupby([track, days])
     further = (same_day.cumcount() > 0) & counted
     entries = pd.DataFrame(
