@@ -10,7 +10,7 @@ import pandas as pd
 
 from habitlab.dataset import Dataset, MissingColumn, quality
 from habitlab.dataset.vocabulary import Status
-from habitlab.evaluation import behaviour
+from habitlab.evaluation import behaviour, estimates
 from habitlab.evaluation.claims import METHOD, ClaimResult
 from habitlab.evaluation.estimates import Estimate, Resampled
 from habitlab.features.profiles import WEEKDAYS
@@ -30,23 +30,27 @@ VERDICTS = ("reproduced", "differs", "inconclusive", "not testable")
 # Report 01: what the data hold
 
 
-def facts(dataset: Dataset) -> list[dict[str, Any]]:
-    """Return what is in the tracking table, as findings that are exact counts, and the share of known outcomes."""
+def counts(dataset: Dataset) -> list[dict[str, Any]]:
+    """Return how many users, habits and days are tracked, as findings."""
     tracking = dataset.habit_tracking
-    known = int(tracking["status"].isin([Status.DONE, Status.MISSED]).sum())
-    counts = {
+    found = {
         "users_tracked": ("Users with a tracked day", tracking["user_id"].nunique()),
         "habits_tracked": ("Habits with a tracked day", tracking["habit_id"].nunique()),
-        "tracked_days": ("Tracked days", len(tracking)),
+        "tracked_days": ("Tracked days: a habit scheduled for a user on a day", len(tracking)),
     }
-    found = [exact(key, label, count, n=len(tracking), method="count") for key, (label, count) in counts.items()]
-    share = known / len(tracking) if len(tracking) else None
-    reason = "" if len(tracking) else "no day is tracked"
-    label, method = "Tracked days known to be done or missed", f"{known:,} of {len(tracking):,} tracked days"
-    return [
-        *found,
-        exact("known_share", label, share, n=len(tracking), method=method, unit="share") | {"reason": reason},
-    ]
+    return [exact(key, label, count, n=count, method="count") for key, (label, count) in found.items()]
+
+
+def coverage(dataset: Dataset, *, level: float, resamples: int = 1000, seed: int = 0) -> list[Estimate]:
+    """Return the share of tracked days that are known to be done or missed."""
+    tracking = dataset.habit_tracking
+    if tracking.empty:
+        return []
+    known = tracking["status"].isin([Status.DONE, Status.MISSED]).to_numpy()
+    users = pd.factorize(tracking["user_id"])[0]
+    found = estimates.ratio(known, 1.0, users, resamples=resamples, seed=seed)
+    parts = {"known_share": "Tracked days known to be done or missed"}
+    return several(found, parts, level=level, method=f"share of tracked days; {METHOD}", unit="share")
 
 
 def exact(key: str, label: str, value: float | None, *, n: int, method: str, unit: str = "") -> dict[str, Any]:
@@ -63,6 +67,19 @@ def oddities(dataset: Dataset) -> pd.DataFrame:
     sessions = pd.DataFrame({"table": ["sessions"], "what": ["overlap"], "rows": [overlaps]})[: 1 if overlaps else 0]
     parts = [broken, repeats, quality.suspicious(dataset), sessions]
     return pd.concat(parts, ignore_index=True).reindex(columns=["table", "column", "what", "rows", "first"])
+
+
+def some(table: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Return the table, or say that there is nothing of this kind."""
+    if table.empty:
+        raise MissingColumn(f"there are no {what}")
+    return table
+
+
+def missing_columns(missingness: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of the contract that are not complete, without what only a comparison needs."""
+    columns = "table column expected missing share n_missing n_filled difference ci_low ci_high q_value verdict"
+    return missingness.loc[missingness["verdict"] != "complete", columns.split()]
 
 
 def imports(dataset: Dataset) -> pd.DataFrame:
@@ -85,10 +102,11 @@ def imports(dataset: Dataset) -> pd.DataFrame:
 
 
 def calendar(coverage: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of scheduled days with a known outcome, a row for each weekday and a column for each week."""
-    if coverage.empty:
-        raise MissingColumn("needs a tracked day; this dataset has none")
-    known = (coverage["done"] + coverage["missed"]) / coverage["scheduled"].where(coverage["scheduled"] > 0)
+    """Return the days known to be done or missed, relative to the busiest day: weekdays x weeks."""
+    known = coverage["done"] + coverage["missed"]
+    if known.sum() == 0:
+        raise MissingColumn("needs a day known to be done or missed; this dataset has none")
+    known = known / known.max()
     day = known.index.day_of_week
     table = pd.DataFrame({"known": known, "weekday": day, "week": known.index - pd.to_timedelta(day, unit="D")})
     grid = table.pivot_table(index="weekday", columns="week", values="known", dropna=False)

@@ -8,7 +8,7 @@ import contextlib
 import io
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -405,9 +405,26 @@ def show_table(frame: pd.DataFrame, *, caption: str, **numbers: findings.Item) -
         raise ValueError("show_table(): the table has no columns")
     filled = findings.fill(caption, numbers)
     named = any(name is not None for name in frame.index.names)
-    whole = {column: "{:,}".format for column, kind in frame.dtypes.items() if pd.api.types.is_integer_dtype(kind)}
-    text = frame.to_html(
-        index=named, border=0, float_format=findings.rounded, formatters=whole, na_rep="–", index_names=named
+    text = frame.rename(columns=lambda name: str(name).replace("_", " ")).to_html(
+        index=named,
+        border=0,
+        float_format=findings.rounded,
+        formatters={str(name).replace("_", " "): _as_text(frame[name]) for name in frame.columns},
+        na_rep="–",
+        index_names=named,
     )
     payload = filled | {"kind": "table", "html": text, "csv": frame.to_csv(index=named, lineterminator="\n")}
     findings._emit(payload, f"{filled['text']}\n{frame}", text)
+
+
+def _as_text(values: pd.Series) -> Callable[[Any], str] | None:
+    """How the cells of a column are written; None leaves it to pandas."""
+    if pd.api.types.is_bool_dtype(values):
+        return lambda value: "yes" if value else "no"
+    if pd.api.types.is_integer_dtype(values):
+        return lambda value: "–" if pd.isna(value) else f"{value:,}"
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return lambda value: "–" if pd.isna(value) else f"{value:%Y-%m-%d}"
+    if values.dtype == object:
+        return lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return None

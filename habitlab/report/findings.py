@@ -62,6 +62,14 @@ def methods(*sentences: str, **found: Item) -> None:
     _emit_prose("methods", sentences, found)
 
 
+def listing(found: Mapping[str, Item]) -> str:
+    """Return findings and claims as plain lines, each number to three significant digits, for nbval to compare."""
+    records = {name: _record(item) for name, item in found.items()}
+    width = max(map(len, records), default=0)
+    values = {name: "-" if one["estimate"] is None else f"{one['estimate']:.3g}" for name, one in records.items()}
+    return "\n".join(f"{name:{width}}  {values[name]:>8}  n = {one['n']}" for name, one in records.items())
+
+
 @contextlib.contextmanager
 def part(what: str) -> Iterator[None]:
     """Go on without this part of a report, and say why, where the data lack what it needs."""
@@ -351,8 +359,8 @@ def title_of(record: Mapping[str, Any]) -> str:
 def about_text(facts: Mapping[str, Any]) -> str:
     """One line about the data: `2,000 users, 165 habits, 984,211 tracking rows, 2025-01-01 to 2025-06-29`."""
     parts = [
-        f"{facts[name]:,} {word}"
-        for name, word in (("users", "users"), ("habits", "habits"), ("rows", "tracking rows"))
+        f"{facts[name]:,} {word}{'' if facts[name] == 1 else 's'}"
+        for name, word in (("users", "user"), ("habits", "habit"), ("rows", "tracked day"))
         if name in facts
     ]
     if "first_day" in facts:
