@@ -29,11 +29,6 @@ def open_truth(source: str | Path) -> dict[str, float]:
     from habitlab.simulation import load_truth
 
     try:
-        effects = load_truth(source).attrs["average_effects"]
+        return load_truth(source).attrs["average_effects"]
     except FileNotFoundError:
         return {}
-    return {
-        "goal_setting_completion": effects["goal_setting_completion"]["difference"],
-        "concurrent_habits_completion": effects["one_more_habit_completion"]["difference"],
-        "clear_description_adoption": effects["clear_description_adoption"]["relative"],
-    }

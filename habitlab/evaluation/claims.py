@@ -173,6 +173,7 @@ REGISTER = (
 class ClaimResult:
     """What a dataset says of a claim; see `Claim` for the first fields and the module's text for `verdict`.
 
+    `ci_low` and `ci_high` are the ends of the interval by user, widened by `tolerance`: the verdict follows from them.
     `levels`: a correlation over pairs, users and habits side by side, or a claim's parts. `naive`: the readings that
     mislead. `truth`: the true causal value where the data are simulated. `p_value` is that of "nothing there",
     `q_value` the same adjusted over the register (Benjamini-Hochberg).
@@ -268,8 +269,8 @@ def evaluate(
             statement=claim.statement,
             reported=claim.reported,
             estimate=found.estimate,
-            ci_low=found.ci_low,
-            ci_high=found.ci_high,
+            ci_low=found.ci_low - claim.tolerance,
+            ci_high=found.ci_high + claim.tolerance,
             n=found.n,
             verdict=verdict(
                 found.ci_low, found.ci_high, reported=claim.reported, tolerance=claim.tolerance, side=claim.side
@@ -281,7 +282,7 @@ def evaluate(
             units=claim.units,
             estimand=claim.estimand,
             tolerance=claim.tolerance,
-            method=found.method,
+            method=found.method + (f"; interval widened by {claim.tolerance} on both sides" if claim.tolerance else ""),
             p_value=found.p_value,
             q_value=q_value,
             levels=found.levels,
