@@ -211,8 +211,7 @@ def unknown_days(dataset: Dataset, *, level: float = 0.95, false_discoveries: fl
     lost = np.bincount(counted[unknown], minlength=size * 7).reshape(shape)
     all_total, all_lost = total.sum(1), lost.sum(1)
     lines = [
-        {"about": name}
-        | _difference(lost[:, d], total[:, d], all_lost - lost[:, d], all_total - total[:, d], level, "user")
+        {"about": name} | _shares(lost[:, d], total[:, d], all_lost - lost[:, d], all_total - total[:, d], level)
         for d, name in enumerate(WEEKDAYS)
     ]
     first, last = np.full(size, np.iinfo(np.int64).max), np.full(size, np.iinfo(np.int64).min)
@@ -220,7 +219,7 @@ def unknown_days(dataset: Dataset, *, level: float = 0.95, false_discoveries: fl
     np.maximum.at(last, rows.user, rows.day)
     late = 2 * rows.day > (first + last)[rows.user]
     late_total, late_lost = (np.bincount(rows.user[held], minlength=size) for held in (late, late & unknown))
-    line = _difference(late_lost, late_total, all_lost - late_lost, all_total - late_total, level, "user")
+    line = _shares(late_lost, late_total, all_lost - late_lost, all_total - late_total, level)
     lines.append({"about": "second half of a user's days"} | line)
     rate = rows.rate(rows.user, size)
     held, outcome = np.isfinite(rate), np.nan_to_num(rate)
@@ -435,14 +434,14 @@ def _stray(dates: pd.Series, *, years: float = 5, share: float = 0.01) -> Mask:
 
 
 def _before_registration(users: pd.DataFrame, tracking: pd.DataFrame, date: pd.Series) -> Mask:
-    """Rows more than a day before their user registered: the local day may lag behind the instant in UTC."""
+    """Rows two days or more before their user registered: a local day ends up to 36 hours after it begins in UTC."""
     if not {"user_id", "registered_at"} <= set(users.columns) or "user_id" not in tracking.columns:
         return np.zeros(len(tracking), dtype=bool)
     registered = _times(users, "registered_at").set_axis(users["user_id"]).groupby(level=0).min()
     code, names = pd.factorize(tracking["user_id"])
     # The last place is what the code -1, a missing user, picks.
     start = np.append(registered.reindex(names).to_numpy(), np.datetime64("NaT"))[code]
-    return np.asarray(date.to_numpy() < start - np.timedelta64(1, "D"))
+    return np.asarray(date.to_numpy() <= start - np.timedelta64(2, "D"))
 
 
 def _expected(name: str, column: str, frame: pd.DataFrame, rows: _Tracked) -> Mask:
@@ -469,9 +468,10 @@ def _difference(
     level: float,
     unit: str,
 ) -> dict[str, object]:
-    """Difference of two ratios of sums over clusters, each (clusters,), with errors clustered on them.
+    """Difference of two ratios of sums over clusters, each (clusters,), with the clustered jackknife's errors.
 
     With one row a cluster and each cluster on one side this is Welch's t-test (1947, doi:10.1093/biomet/34.1-2.28).
+    Clusters of unequal size leave fewer degrees of freedom: they count as (sum of sizes)^2 / sum of squared sizes.
     """
     n_1, n_0 = int((bottom_1 > 0).sum()), int((bottom_0 > 0).sum())
     found: dict[str, object] = {"n_1": n_1, "n_0": n_0}
@@ -480,17 +480,41 @@ def _difference(
     found |= {"rate_1": rate_1, "rate_0": rate_0, "difference": rate_1 - rate_0}
     if min(n_1, n_0) < FEWEST:
         return found | {"verdict": f"cannot tell: {unit}s on the two sides: {n_1} and {n_0}, {FEWEST} needed on each"}
-    pull_1 = (top_1 - rate_1 * bottom_1) / bottom_1.sum() * np.sqrt(n_1 / (n_1 - 1))
-    pull_0 = (top_0 - rate_0 * bottom_0) / bottom_0.sum() * np.sqrt(n_0 / (n_0 - 1))
+    pull_1, pull_0 = _pull(top_1, bottom_1, rate_1), _pull(top_0, bottom_0, rate_0)
     error = float(np.sqrt(((pull_1 - pull_0) ** 2).sum()))
     if error < 1e-12:
         return found | {"verdict": f"cannot tell: nothing varies between {unit}s"}
     square_1, square_0 = (pull_1**2).sum(), (pull_0**2).sum()
-    freedom = (square_1 + square_0) ** 2 / (square_1**2 / (n_1 - 1) + square_0**2 / (n_0 - 1))
+    spread = square_1**2 / (_alike(bottom_1) - 1) + square_0**2 / (_alike(bottom_0) - 1)
+    freedom = min((square_1 + square_0) ** 2 / spread, _alike(bottom_1 + bottom_0) - 1)
     reach = stats.t.ppf((1 + level) / 2, freedom) * error
     difference = rate_1 - rate_0
     p_value = float(2 * stats.t.sf(abs(difference) / error, freedom))
     return found | {"ci_low": difference - reach, "ci_high": difference + reach, "p_value": p_value}
+
+
+def _shares(lost_1: Whole, total_1: Whole, lost_0: Whole, total_0: Whole, level: float) -> dict[str, object]:
+    """Difference of two shares of rows; with fewer than `FEWEST` unknown days expected on a side it is not judged."""
+    share = (lost_1.sum() + lost_0.sum()) / (total_1.sum() + total_0.sum())
+    expected = share * min(total_1.sum(), total_0.sum())
+    found = _difference(lost_1, total_1, lost_0, total_0, level, "user")
+    if "verdict" in found or expected >= FEWEST:
+        return found
+    found = {key: value for key, value in found.items() if key not in ("ci_low", "ci_high", "p_value")}
+    return found | {"verdict": f"cannot tell: {expected:.1f} unknown days expected on a side, {FEWEST} needed"}
+
+
+def _pull(top: npt.NDArray, bottom: npt.NDArray, rate: float) -> Floats:
+    """How far the ratio moves without each cluster, (clusters,), scaled so that squares add up to its variance."""
+    held = bottom > 0
+    clusters = held.sum()
+    moved = np.divide(top - rate * bottom, bottom.sum() - bottom, out=np.zeros(len(bottom)), where=held)
+    return moved * np.sqrt((clusters - 1) / clusters)
+
+
+def _alike(size: npt.NDArray) -> float:
+    """Number of clusters of one size that would weigh as much as these (Kish 1965)."""
+    return float(size.sum(dtype=float) ** 2 / (size.astype(float) ** 2).sum())
 
 
 def _judge(found: pd.DataFrame, false_discoveries: float, yes: str) -> pd.DataFrame:

@@ -271,7 +271,7 @@ def test_without_unknown_days_there_is_nothing_to_say():
 
 def test_unknown_sundays_are_seen():
     rows = []
-    for i in range(15):
+    for i in range(30):
         for user, habit, date, status in month(f"u{i:02d}", 14 + i % 7):
             sunday = pd.Timestamp(date).day_of_week == 6
             rows.append((user, habit, date, "unknown" if sunday and (i + len(rows)) % 3 else status))
@@ -303,6 +303,35 @@ def test_unknown_days_of_people_who_complete_less_are_seen():
     assert completion["verdict"] == "associated"
 
 
+def test_the_errors_are_those_of_leaving_out_one_user_after_the_other():
+    generator = np.random.default_rng(3)
+    data = dataset([row for i in range(14) for row in month(f"u{i:02d}", 0)])
+    lost = generator.random((14, 28)) < generator.beta(2, 4, 14)[:, None]
+    status = np.where(lost, "unknown", "done").ravel()
+    found = quality.unknown_days(data.replace(habit_tracking=data.habit_tracking.assign(status=status)))
+    late = line(found, about="second half of a user's days")
+
+    def difference(lost: np.ndarray) -> float:
+        return lost[:, 14:].mean() - lost[:, :14].mean()
+
+    without = np.array([difference(np.delete(lost, i, axis=0)) for i in range(14)])
+    error = np.sqrt(13 / 14 * ((without - difference(lost)) ** 2).sum())
+    reach = stats.t.ppf(0.975, 13) * error
+    assert late["difference"] == pytest.approx(difference(lost))
+    assert [late["ci_low"], late["ci_high"]] == pytest.approx([difference(lost) - reach, difference(lost) + reach])
+
+
+def test_few_unknown_days_cannot_be_judged_by_weekday():
+    """Twenty users with one unknown day each: some three of them are expected on a Sunday."""
+    rows = [
+        (*day[:3], "unknown") if k == i % 28 else day
+        for i in range(20)
+        for k, day in enumerate(month(f"u{i:02d}", 5 + i))
+    ]
+    sunday = line(quality.unknown_days(dataset(rows)), about="Sunday")
+    assert sunday["verdict"] == "cannot tell: 2.9 unknown days expected on a side, 10 needed"
+
+
 def test_one_user_cannot_be_judged():
     found = quality.unknown_days(dataset(month("ann", 20, status="unknown")))
     assert found["verdict"].str.startswith("cannot tell").all()
@@ -310,13 +339,15 @@ def test_one_user_cannot_be_judged():
 
 def test_days_unknown_at_random_are_rarely_called_associated():
     alarms = 0
-    data = dataset([row for i in range(25) for row in month(f"u{i:02d}", 0)])
-    for seed in range(40):
+    # People track for 7 to 84 days: those with many rows must not pass for many people.
+    data = dataset([row for i in range(30) for row in month(f"u{i:02d}", 0, days=(7, 14, 84)[i % 3])])
+    rows = len(data.habit_tracking)
+    for seed in range(60):
         generator = np.random.default_rng(seed)
-        status = generator.choice(["unknown", "done", "missed"], 25 * 28, p=[0.1, 0.5, 0.4])
+        status = generator.choice(["unknown", "done", "missed"], rows, p=[0.1, 0.5, 0.4])
         found = quality.unknown_days(data.replace(habit_tracking=data.habit_tracking.assign(status=status)))
         alarms += (found["verdict"] == "associated").any()
-    assert alarms <= stats.binom.ppf(0.999, 40, 0.05)
+    assert alarms <= stats.binom.ppf(0.999, 60, 0.05)
 
 
 # What is odd
@@ -469,7 +500,7 @@ def test_an_analysis_says_everything_that_it_lacks():
 
 def test_a_short_study_has_no_adoption_cycle_but_a_weekday():
     adoptions = pd.DataFrame({"user_id": ["ann"], "habit_id": ["walk"], "adopted_at": ["2025-01-06T00:00Z"]})
-    found = quality.analyses(dataset(month("ann", 20, days=28), adoptions=adoptions))
+    found = quality.analyses(dataset(month("ann", 20), adoptions=adoptions))
     assert line(found, analysis="adoption cycle")["why_not"] == "needs 36 days of tracking; this dataset has 28"
     weekday = line(found, analysis="weekday")
     assert weekday["can_run"]
