@@ -32,8 +32,8 @@ RUSSIAN_SPEAKING = ("Europe/Moscow", "Asia/Yekaterinburg", "Asia/Novosibirsk")
 
 MEAN_HABITS = 6.0
 GOAL_SHARE = 0.45
-GOAL_BENEFIT = 0.62  # logits of completion, at five habits held
-GOAL_SELECTION = 1.1  # log-odds of setting a goal for each standard deviation of conscientiousness
+GOAL_BENEFIT = 0.636  # logits of completion, at five habits held
+GOAL_SELECTION = 1.13  # log-odds of setting a goal for each standard deviation of conscientiousness
 CONSCIENTIOUS = 0.42  # logits of completion for each standard deviation
 USER_VARIANCE = 0.95  # of the logit of completion between users, all parts together
 HABITS_VARIANCE = 6.0  # of the number of habits held at adoption

@@ -1,40 +1,20 @@
-"""From what happened in the world to the tables of a dataset."""
+"""From what happened in the world to the tables of a dataset; `tracking` makes the largest."""
 
 from __future__ import annotations
 
-from datetime import date, datetime, time, timedelta
-from functools import lru_cache
-from zoneinfo import ZoneInfo
-
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.special import ndtri
 
-from habitlab.dataset.vocabulary import (
-    AdoptionSource,
-    DescriptionVariant,
-    HabitField,
-    Purpose,
-    Response,
-    Status,
-    TargetDirection,
-)
+from habitlab.dataset.vocabulary import AdoptionSource, DescriptionVariant, HabitField, Purpose, Response
 from habitlab.simulation import people as population
 from habitlab.simulation.adoption import SLATE_DAYS, Adoptions, Offers
-from habitlab.simulation.noise import further, to_uniform
-from habitlab.simulation.people import FIRST_DAY, ZONES, Floats, Ints, numbered
-from habitlab.simulation.world import AFTERNOON, EARLIEST, EVENING, MORNING, Bools, Course, World
+from habitlab.simulation.people import Floats, Ints, numbered
+from habitlab.simulation.tracking import Log, Moments, instants, make_log, minutes_changed, texts, tracking, utc
+from habitlab.simulation.world import Bools, Course, World
 
-SKIPPED, UNKNOWN, UNTIMED = 0.02, 0.015, 0.02  # shares of scheduled days; of days done without an instant
 REGISTERING = 0.05  # hours before the first slate
 RANDOM_POLICY, POPULAR_POLICY = "random", "popular"
 CONSENTS = {Purpose.RESEARCH: 1.0, Purpose.PERSONALISATION: 0.93, Purpose.PROFILING: 0.8, Purpose.SIMILAR_USERS: 0.85}
-Moments = npt.NDArray[np.datetime64]
-_DONE, _MISSED, _SKIPPED, _UNKNOWN = (
-    list(Status).index(s) for s in (Status.DONE, Status.MISSED, Status.SKIPPED, Status.UNKNOWN)
-)
-_EPOCH_DAY = int(FIRST_DAY.astype("datetime64[D]").astype(np.int64))
 
 COMMENTS = (
     "Works well for me", "Too long for a weekday", "I like the reminder", "Easy to forget", "Feels natural by now",
@@ -42,148 +22,44 @@ COMMENTS = (
 )  # fmt: skip
 
 
-def hours_of(world: World, course: Course, rows: Ints) -> Floats:
-    """Local hours at which these rows (n,) were done, counted from its 0:00, up to the end of the user's day."""
-    user, habit = course.user, course.habit
-    part = world.part_of_day(user, habit)
-    people, peaks = world.people, world.knobs.peaks
-    # Alarms pull the free day's hours together: a late sleeper rises half as much later on a working day (G8).
-    rise = MORNING + 0.45 * (people.mid_sleep[user] - 3.7)
-    evening = EVENING + 0.60 * world.noise.normal("evening hour", user, habit)
-    afternoon = AFTERNOON + 1.2 * world.noise.normal("afternoon hour", user, habit)
-    usual = np.choose(part, (rise, afternoon, evening))
-    flat = 6.0 + 16.0 * world.noise.uniform("flat hour", user, habit)
-    usual = np.where(world.noise.uniform("peaks", user, habit) < peaks, usual, flat)
-    pair = course.pair[rows]
-    low, high = EARLIEST, (24.0 + np.minimum(people.day_start[user], 1) * 0.75)[pair]
-    day = course.start[pair] + course.day[rows]
-    hour = usual[pair] + world.hour_spread(user, habit)[pair] * ndtri(_of_rows(world, "hour", course, pair, day))
-    # Reflected at the ends of the waking day, so that nothing piles up there.
-    for _ in range(2):
-        hour = np.where(hour < low, 2 * low - hour, hour)
-        hour = np.where(hour > high, 2 * high - hour, hour)
-    return np.clip(hour, low, high - 0.01)
-
-
-def instants(world: World, user: Ints, day: Ints, hour: Floats) -> npt.NDArray[np.datetime64]:
-    """UTC instants (n,), whole seconds, of local hours on days of the world."""
-    seconds = (hour * 3600).astype(np.int64) + (day + _EPOCH_DAY) * 86_400
-    seconds -= _offsets(world.days)[world.people.zone[user], np.minimum(day, world.days)]
-    return (seconds * 1_000_000).view("datetime64[us]")
-
-
-@lru_cache(maxsize=4)
-def _offsets(days: int) -> Ints:
-    """Seconds that local clocks are ahead of UTC at noon (zones, days + 1)."""
-    first = datetime.combine(FIRST_DAY.astype(date), time(12))
-    noons = [first + timedelta(days=day) for day in range(days + 1)]
-    return np.array([[_seconds_ahead(zone, noon) for noon in noons] for zone in map(ZoneInfo, ZONES)])
-
-
-def _seconds_ahead(zone: ZoneInfo, noon: datetime) -> int:
-    ahead = zone.utcoffset(noon)
-    assert ahead is not None, "a zone knows its offset for every clock time"
-    return int(ahead.total_seconds())
-
-
 def make_tables(
     world: World, adoptions: Adoptions, offers: Offers, existing: list[list[str]], course: Course
 ) -> dict[str, pd.DataFrame]:
     """Make every table of the dataset from the choices and what came of them; `course` holds the adopted pairs."""
     people = world.people
-    status = _status(world, course)
-    done = np.flatnonzero(status == _DONE)
-    hour = hours_of(world, course, done)
+    log = make_log(world, course)
     slate = (adoptions.start - people.registered[adoptions.user]) // SLATE_DAYS
-    opened = _slate_hours(world, adoptions.user, slate, course, done, hour)
+    opened = _slate_hours(world, adoptions.user, slate, course, log)
     begun = opened[adoptions.user, slate] + _delay(world, adoptions.user, adoptions.habit)
     adopted_at = instants(world, adoptions.user, adoptions.start, begun)
     registered_at = instants(world, people.index, people.registered, opened[:, 0] - REGISTERING)
     return {
-        "users": population.profile(world.noise, people, world.knobs, existing, _utc(registered_at)),
+        "users": population.profile(world.noise, people, world.knobs, existing, utc(registered_at)),
         "habits": world.catalogue,
-        "habit_tracking": _tracking(world, course, status, done, hour),
+        "habit_tracking": tracking(world, course, log),
         "adoptions": _adoptions(world, adoptions, adopted_at),
         "modifications": _modifications(world, adoptions, adopted_at),
         "recommendations": _recommendations(world, offers, opened),
         "sessions": _sessions(world, opened),
-        "feedback": _feedback(world, course, status),
+        "feedback": _feedback(world, course),
         "surveys": _surveys(world),
         "consents": _consents(world, registered_at),
     }
 
 
-def _status(world: World, course: Course) -> npt.NDArray[np.int8]:
-    """Position in `Status` of each row: what was logged, which is now and then less than what was done."""
-    pair, day = course.pair, course.start[course.pair] + course.day
-    uniform = _of_rows(world, "logged", course, pair, day)
-    status = np.where(course.done, _DONE, _MISSED)
-    status[uniform < SKIPPED + UNKNOWN] = _UNKNOWN
-    status[uniform < SKIPPED] = _SKIPPED
-    return status.astype(np.int8)
-
-
-def _of_rows(world: World, stream: str, course: Course, pair: Ints, day: Ints) -> Floats:
-    """Uniform noise of these pairs on these days of the world (n,): a pair's place is hashed once, not on every day."""
-    return to_uniform(further(world.noise.keys(stream, course.user, course.habit)[pair], day))
-
-
-def _slate_hours(world: World, user: Ints, slate: Ints, course: Course, done: Ints, hour: Floats) -> Floats:
+def _slate_hours(world: World, user: Ints, slate: Ints, course: Course, log: Log) -> Floats:
     """Local hour at which each slate is opened (users, slates): before anything adopted from it is done."""
     slates = 1 + max(0, world.days - 1) // SLATE_DAYS
     opened = 7 + 14 * world.noise.uniform("slate hour", np.arange(world.users)[:, None], np.arange(slates))
-    first = course.day[done] == 0
-    pair = course.pair[done[first]]
-    np.minimum.at(opened, (user[pair], slate[pair]), hour[first] - 0.5)
+    first = course.day[log.done] == 0
+    pair = course.pair[log.done[first]]
+    np.minimum.at(opened, (user[pair], slate[pair]), log.hour[first] - 0.5)
     return opened
 
 
 def _delay(world: World, user: Ints, habit: Ints) -> Floats:
     """Hours from the opening of a slate to the answer, below those that `_slate_hours` leaves."""
     return 0.01 + 0.3 * world.noise.uniform("answer", user, habit)
-
-
-def _tracking(world: World, course: Course, status: npt.NDArray[np.int8], done: Ints, hour: Floats) -> pd.DataFrame:
-    user, habit = course.user, course.habit
-    rows, pair = len(course.pair), course.pair[done]
-    day = course.start[course.pair] + course.day
-    at = np.full(rows, np.datetime64("NaT", "us"))
-    timed = _of_rows(world, "timed", course, pair, day[done]) >= UNTIMED
-    at[done[timed]] = instants(world, user[pair], day[done], hour)[timed]
-    spread = np.exp(0.2 * ndtri(_of_rows(world, "minutes taken", course, pair, day[done])))
-    changed_on, factor = _minutes_changed(world, user, habit)
-    usual = world.habits.minutes[habit]
-    taken = usual[pair] * np.where(course.day[done] >= changed_on[pair], factor[pair], 1.0) * spread
-    minutes = np.full(rows, np.nan)
-    minutes[done[timed]] = np.maximum(0.5, np.round(2 * taken) / 2)[timed]
-    return pd.DataFrame(
-        {
-            "user_id": _texts(world.user_ids, user[course.pair]),
-            "habit_id": _texts(world.habit_ids, habit[course.pair]),
-            "date": (FIRST_DAY + day).astype("datetime64[s]"),
-            "status": pd.Categorical.from_codes(status, categories=[s.value for s in Status]),
-            "at": _utc(at),
-            "minutes": minutes,
-            "value": _values(world, course, status, day),
-        }
-    )
-
-
-def _values(world: World, course: Course, status: npt.NDArray[np.int8], day: Ints) -> Floats:
-    """Values of measured habits: on the right side of the target when done, on the wrong one when missed."""
-    target = world.catalogue["target_value"].to_numpy(dtype=float)[course.habit]
-    values = np.full(len(course.pair), np.nan)
-    rows = np.flatnonzero(np.isfinite(target)[course.pair] & (status <= _MISSED))
-    pair = course.pair[rows]
-    off = np.abs(ndtri(_of_rows(world, "value", course, pair, day[rows]))) * 0.25
-    least = (world.catalogue["target_direction"] == TargetDirection.AT_LEAST).to_numpy()[course.habit[pair]]
-    above = (status[rows] == _DONE) == least
-    aim = target[pair]
-    # A count below its target differs by one at least; a count that stays below it may just reach it.
-    high = np.where(least, np.round(aim * (1 + off)), np.maximum(np.round(aim * (1 + 1.5 * off)), aim + 1))
-    low = np.where(least, np.minimum(np.round(aim * np.exp(-3 * off)), aim - 1), np.round(aim * np.exp(-2 * off)))
-    values[rows] = np.maximum(0, np.where(above, high, low))
-    return values
 
 
 def _adoptions(world: World, adoptions: Adoptions, adopted_at: Moments) -> pd.DataFrame:
@@ -197,20 +73,13 @@ def _adoptions(world: World, adoptions: Adoptions, adopted_at: Moments) -> pd.Da
     source = np.where(adoptions.recommended, AdoptionSource.RECOMMENDED, AdoptionSource.CHOSEN)
     return pd.DataFrame(
         {
-            "user_id": _texts(world.user_ids, user),
-            "habit_id": _texts(world.habit_ids, habit),
-            "adopted_at": _utc(adopted_at),
-            "abandoned_at": _utc(abandoned_at),
+            "user_id": texts(world.user_ids, user),
+            "habit_id": texts(world.habit_ids, habit),
+            "adopted_at": utc(adopted_at),
+            "abandoned_at": utc(abandoned_at),
             "source": pd.Categorical(source, categories=[s.value for s in AdoptionSource]),
         }
     )
-
-
-def _minutes_changed(world: World, user: Ints, habit: Ints) -> tuple[Ints, Floats]:
-    """Day since the start on which a pair's minutes are changed (pairs,), far off for most, and by which factor."""
-    uniform = world.noise.uniform("minutes changed", user, habit)
-    day = np.where(uniform < 0.08, 7 + (uniform / 0.08 * 50).astype(np.int64), 1 << 20)
-    return day, np.where(world.noise.uniform("shortened", user, habit) < 0.7, 0.75, 1.25)
 
 
 def _modifications(world: World, adoptions: Adoptions, adopted_at: Moments) -> pd.DataFrame:
@@ -221,9 +90,9 @@ def _modifications(world: World, adoptions: Adoptions, adopted_at: Moments) -> p
     def change(rows: Bools, at: Moments, field: HabitField, old: list[str], new: list[str]) -> pd.DataFrame:
         return pd.DataFrame(
             {
-                "user_id": _texts(ids, user[rows]),
-                "habit_id": _texts(names, habit[rows]),
-                "at": _utc(at[rows]),
+                "user_id": texts(ids, user[rows]),
+                "habit_id": texts(names, habit[rows]),
+                "at": utc(at[rows]),
                 "field": field.value,
                 "old": old,
                 "new": new,
@@ -232,7 +101,7 @@ def _modifications(world: World, adoptions: Adoptions, adopted_at: Moments) -> p
 
     reminded = world.reminded(user, habit)
     yes = int(reminded.sum())
-    day, factor = _minutes_changed(world, user, habit)
+    day, factor = minutes_changed(world, user, habit)
     shorter = start + day < last
     minutes = world.habits.minutes[habit]
     on_day = instants(world, user, np.minimum(start + day, world.days), 5.0 + np.zeros(len(user)))
@@ -270,17 +139,17 @@ def _recommendations(world: World, offers: Offers, opened: Floats) -> pd.DataFra
     frame = pd.DataFrame(
         {
             "event_id": numbered("r", rank, 8),
-            "user_id": _texts(world.user_ids, user),
-            "habit_id": _texts(world.habit_ids, offers.habit),
-            "shown_at": _utc(instants(world, user, day, shown)),
+            "user_id": texts(world.user_ids, user),
+            "habit_id": texts(world.habit_ids, offers.habit),
+            "shown_at": utc(instants(world, user, day, shown)),
             "position": offers.position.astype(float),
-            "policy": _texts(pd.array([RANDOM_POLICY, POPULAR_POLICY], dtype="str"), offers.popular.astype(np.int64)),
+            "policy": texts(pd.array([RANDOM_POLICY, POPULAR_POLICY], dtype="str"), offers.popular.astype(np.int64)),
             "propensity": offers.propensity,
             "description_variant": pd.Categorical.from_codes(
                 np.where(offers.clear, 0, 1), categories=[v.value for v in DescriptionVariant]
             ),
             "response": pd.Categorical.from_codes(response, categories=[r.value for r in Response]),
-            "responded_at": _utc(responded),
+            "responded_at": utc(responded),
         }
     )
     return frame.iloc[np.argsort(rank)].reset_index(drop=True)
@@ -310,14 +179,14 @@ def _sessions(world: World, opened: Floats) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "session_id": numbered("s", np.arange(len(who)), 8),
-            "user_id": _texts(world.user_ids, who[order]),
-            "started_at": _utc(instants(world, who, day, hour)[order]),
+            "user_id": texts(world.user_ids, who[order]),
+            "started_at": utc(instants(world, who, day, hour)[order]),
             "seconds": np.round(np.clip(seconds, 5, 1800))[order],
         }
     )
 
 
-def _feedback(world: World, course: Course, status: npt.NDArray[np.int8]) -> pd.DataFrame:
+def _feedback(world: World, course: Course) -> pd.DataFrame:
     """Ratings after a week and after four, of pairs still held: liking, and how it has gone."""
     noise = world.noise
     user, habit = course.user, course.habit
@@ -340,9 +209,9 @@ def _feedback(world: World, course: Course, status: npt.NDArray[np.int8]) -> pd.
         frames.append(
             pd.DataFrame(
                 {
-                    "user_id": _texts(world.user_ids, user[pairs]),
-                    "habit_id": _texts(world.habit_ids, habit[pairs]),
-                    "at": _utc(at),
+                    "user_id": texts(world.user_ids, user[pairs]),
+                    "habit_id": texts(world.habit_ids, habit[pairs]),
+                    "at": utc(at),
                     "rating": np.clip(np.round(rating), 1, 5),
                     "comment": pd.array(
                         np.array([*COMMENTS, None], dtype=object)[np.where(silent, -1, text)], dtype="str"
@@ -366,11 +235,11 @@ def _surveys(world: World) -> pd.DataFrame:
     answer = np.clip(np.round(3.3 + 0.6 * able + 0.8 * noise.normal("satisfaction", asked)), 1, 5)
     return pd.DataFrame(
         {
-            "user_id": _texts(world.user_ids, asked),
+            "user_id": texts(world.user_ids, asked),
             "survey": "two weeks",
             "question": "satisfaction",
-            "sent_at": _utc(sent),
-            "answered_at": _utc(answered),
+            "sent_at": utc(sent),
+            "answered_at": utc(answered),
             "answer": np.where(answers, answer, np.nan),
         }
     )
@@ -389,18 +258,9 @@ def _consents(world: World, registered_at: Moments) -> pd.DataFrame:
                 {
                     "user_id": world.user_ids,
                     "purpose": purpose.value,
-                    "at": _utc(registered_at),
+                    "at": utc(registered_at),
                     "granted": granted,
                 }
             )
         )
     return pd.concat(frames).sort_values(["user_id", "purpose"], kind="stable", ignore_index=True)
-
-
-def _texts(words: pd.api.extensions.ExtensionArray, codes: Ints) -> pd.Series:
-    """Texts (n,) from few words and many codes, without making a Python object of each."""
-    return pd.Series(words.take(codes), copy=False)
-
-
-def _utc(moments: Moments) -> pd.Series:
-    return pd.Series(moments).dt.tz_localize("UTC")
