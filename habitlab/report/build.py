@@ -517,7 +517,7 @@ def _write_run(
         "commit": _commit(),
         "python": sys.version.split()[0],
         "out": str(out.absolute()),
-        "data": None if data is None else str(Path(data).absolute()),
+        "data": SAMPLE if data in (None, SAMPLE) else str(Path(str(data)).expanduser().absolute()),
         "peak_memory_of_build": _own_peak_memory(),
         **facts,
         "reports": dict(sorted(reports.items())),

@@ -284,11 +284,18 @@ if __name__ == "__main__":
 """
 
 
-def start(project: Path, **environment: str) -> subprocess.Popen:
+def start(project: Path) -> subprocess.Popen:
+    """A build in a process of its own, which heeds Ctrl-C even where the tests run in the background."""
+    environment = {"HABITLAB_CACHE": str(project / "cache"), "HABITLAB_TEST": str(project)}
     return subprocess.Popen(
-        [sys.executable, "-c", CALL], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=ENVIRONMENT | {"HABITLAB_CACHE": str(project / "cache"), "HABITLAB_TEST": str(project)} | environment,
-    )  # fmt: skip
+        [sys.executable, "-c", CALL],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT | environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def test_a_second_build_of_the_same_folder_waits_and_then_finds_all_made(books: Path, project: Path) -> None:
