@@ -6,6 +6,7 @@ runs any policy for real in the same world.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -102,7 +103,8 @@ def world_of(dataset: Dataset) -> World:
     """
     if "simulation" not in dataset.metadata:
         raise DatasetError("only simulated data have a known world; this dataset does not say how it was simulated")
-    return make_world(**dataset.metadata["simulation"])
+    # Its own catalogue, as the built-in one may have grown since.
+    return dataclasses.replace(make_world(**dataset.metadata["simulation"]), catalogue=dataset.habits)
 
 
 def save(dataset: Dataset, path: str | Path) -> None:

@@ -1,8 +1,8 @@
 """The planted effects: what may be asked for, and which constants of the world bring it about.
 
 An effect with a number (four correlations and a relative change) is asked for by the value that an analysis should
-find; `knobs` turns it into constants of the behaviour by the calibration that `calibrate.py` made. The others are
-strengths: 1 is the full effect, 0 is none.
+find; `knobs` turns it into constants of the behaviour by a calibration. The others are strengths: 1 is the full effect,
+0 is none.
 """
 
 from __future__ import annotations
@@ -29,11 +29,16 @@ EFFECTS: dict[str, float] = {
 }
 """Every planted effect and its default; 0 switches one off."""
 
-# Asked value -> knob, measured by calibrate.py (mean of 6 seeds, 2,000 users, 180 days), the other effects at default.
-COMPLEXITY = ((0.0, 0.72, 0.85), (0.0, 1.53, 2.5))  # slope of the choice in commitment x complexity
-LOAD = ((-0.7, -0.58, 0.0), (0.36, 0.281, 0.0))  # logits lost for each further habit
-CONSISTENCY = ((0.0, 0.81, 0.85), (0.0, 0.975, 1.0))  # correlation of consistency and persistence
-GOAL = ((0.0, 0.43, 0.55), (0.0, 1.0, 1.3))  # of goal's effect and of its selection together
+# Asked values, and the knob that brings each about: measured by benchmarks/calibrate_simulation.py (`curve`: mean of 4
+# seeds, 2,000 users, 180 days, the other effects at default; the defaults themselves on 16 fresh seeds by `check`).
+# Slope of the choice of a habit in commitment x complexity:
+COMPLEXITY = ((0.0, 0.29, 0.51, 0.65, 0.72, 0.78, 0.85), (0.0, 0.4, 0.8, 1.2, 1.55, 2.0, 3.0))
+# Logits of completion lost for each further habit:
+LOAD = ((-0.69, -0.58, -0.425, -0.277, -0.127, 0.0), (0.36, 0.279, 0.21, 0.14, 0.07, 0.0))
+# Correlation of the consistency of a pair's hour and its persistence:
+CONSISTENCY = ((0.0, 0.235, 0.487, 0.709, 0.81, 0.823), (0.0, 0.3, 0.6, 0.85, 0.975, 1.0))
+# Multiplies both the effect of a goal and the selection of those who set one:
+GOAL = ((0.0, 0.15, 0.282, 0.43, 0.49), (0.0, 0.3, 0.6, 1.0, 1.2))
 
 _RANGES: dict[str, tuple[float, float]] = {
     "complexity_time_commitment": (0.0, COMPLEXITY[0][-1]),
