@@ -63,6 +63,7 @@ notebooks: $(READY)  ## Run the notebooks on the sample and bring them into thei
 
 test: $(READY)  ## Run the tests that take minutes at most
 	$(PYTHON) -m pytest -m "not long"
+	$(PYTHON) -m pytest --nbval-lax --nbval-current-env --dist loadfile notebooks
 
 verify: $(READY)  ## Run the long checks: many seeds, kills, a clean clone
 	$(PYTHON) -m pytest -m long

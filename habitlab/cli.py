@@ -76,7 +76,7 @@ def simulate(
     ] = None,
 ) -> None:
     """Make a population whose true behaviour is known; the truth is kept beside it."""
-    from habitlab.simulation import parse_effects, simulate, save
+    from habitlab.simulation import parse_effects, save, simulate
 
     effects = parse_effects(set_ or [])
     world = simulate(users=users, days=days, seed=seed, effects=effects, retention=retention)
@@ -147,6 +147,10 @@ def report(
     if str(data) != SAMPLE and not data.exists():
         advice = "`make data` makes it" if data == BUILT_IN else "`habitlab import` or `habitlab simulate` makes one"
         raise FileNotFoundError(f"no dataset at {data}; {advice}, or give --data {SAMPLE} for a small simulated one")
+    if data.is_file() and data.open("rb").read(16) != b"SQLite format 3\0":
+        raise ValueError(
+            f"{data} is neither a SQLite database nor a folder; `habitlab import` reads a tracker's export"
+        )
     result = build_reports(
         names or [],
         notebooks_dir=_notebooks(),

@@ -113,6 +113,13 @@ def test_a_path_where_nothing_is(habitlab: Call, command: tuple, tmp_path: Path)
     assert "nowhere" in err
 
 
+def test_a_report_of_something_that_is_no_dataset(habitlab: Call, tmp_path: Path) -> None:
+    (tmp_path / "export.csv").write_text("HabitName,CalendarDate,Value\n")
+    code, _, err = habitlab("report", "--data", tmp_path / "export.csv", "--out", tmp_path / "out")
+    assert code == 2
+    assert "habitlab import" in err
+
+
 def test_check_names_what_is_broken(habitlab: Call, small: Path) -> None:
     with closing(sqlite3.connect(small)) as connection, connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")

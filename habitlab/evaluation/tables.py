@@ -69,13 +69,6 @@ def oddities(dataset: Dataset) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).reindex(columns=["table", "column", "what", "rows", "first"])
 
 
-def some(table: pd.DataFrame, what: str) -> pd.DataFrame:
-    """Return the table, or say that there is nothing of this kind."""
-    if table.empty:
-        raise MissingColumn(f"there are no {what}")
-    return table
-
-
 def missing_columns(missingness: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of the contract that are not complete, without what only a comparison needs."""
     columns = "table column expected missing share n_missing n_filled difference ci_low ci_high q_value verdict"
@@ -83,7 +76,7 @@ def missing_columns(missingness: pd.DataFrame) -> pd.DataFrame:
 
 
 def imports(dataset: Dataset) -> pd.DataFrame:
-    """Return where each row of each imported source went: rows imported, skipped by reason, and derived."""
+    """Return where each row of each imported source went: imported, skipped by reason, derived; empty without any."""
     rows = []
     for one in dataset.metadata.get("imports", []):
         rows.append((one["source"], "imported", one["imported"], f"a row is {one['row']}"))
@@ -96,8 +89,6 @@ def imports(dataset: Dataset) -> pd.DataFrame:
             for status, count in one["derived"].items()
         ]
         rows += [(one["source"], "note", None, note) for note in one["notes"]]
-    if not rows:
-        raise MissingColumn("needs an import; these data were not imported")
     return pd.DataFrame(rows, columns=["source", "where it went", "rows", "remark"]).astype({"rows": "Int64"})
 
 
@@ -203,7 +194,7 @@ def survival_curves(retention: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def by_frequency(dataset: Dataset, *, level: float, resamples: int, seed: int) -> pd.DataFrame:
     """Return completion and retention of daily, weekly and other habits, one below the other."""
-    draw = {"level": level, "resamples": resamples, "seed": seed}
+    draw: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
     parts = {
         "completion": behaviour.completion_by(dataset, "frequency", **draw),
         "retention": behaviour.retention_by(dataset, "frequency", **draw),

@@ -394,15 +394,19 @@ def _percent(value: float, _: float) -> str:
     return f"{round(100 * value, 6):g}%".replace("-", "−")
 
 
-def show_table(frame: pd.DataFrame, *, caption: str, **numbers: findings.Item) -> None:
+def show_table(frame: pd.DataFrame, *, caption: str, empty: str = "none", **numbers: findings.Item) -> None:
     """Put a table into the report: numbers right-aligned to three significant digits, with a CSV of the exact values.
 
-    An index without a name counts as row numbers and is left out. Raises ValueError for an empty caption or frame.
+    An index without a name counts as row numbers and is left out. A table without rows is said to be `empty`, in words.
+    Raises ValueError for an empty caption or a table without columns.
     """
     if not caption.strip():
         raise ValueError("show_table(): `caption` is empty; every table needs one")
     if not len(frame.columns):
         raise ValueError("show_table(): the table has no columns")
+    if frame.empty:
+        findings.prose(f"{caption}: {empty}.", **numbers)
+        return
     filled = findings.fill(caption, numbers)
     named = any(name is not None for name in frame.index.names)
     text = frame.rename(columns=lambda name: str(name).replace("_", " ")).to_html(
