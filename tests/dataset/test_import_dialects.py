@@ -145,6 +145,8 @@ class TestText:
     def test_a_quote_that_never_closes_swallows_nothing(self):
         (table,) = text_tables('a,b\n1,"open\n2,x\n3,y\n')
         assert table.records == [["1", '"open'], ["2", "x"], ["3", "y"]]
+        (table,) = text_tables('a,b\n1,x\n2,"open\n3,y\n')
+        assert table.records == [["1", "x"], ["2", '"open'], ["3", "y"]]
 
     def test_two_stray_quotes_swallow_nothing_between_them(self):
         lines = ["a,b,c", '0,"stray,z', *[f"{i},x,y" for i in range(1, 9)], '9,"stray,z', "10,x,y"]
@@ -300,6 +302,14 @@ class TestLoop:
         result = import_source(path)
         assert days_of(result, "run") == {"03-01": "done", "03-02": "done"}
         assert result.report.skipped == {CONFLICTING: 1}
+
+    def test_an_adoption_begins_with_a_day_that_is_stated_and_known(self, tmp_path: Path):
+        entries = [(1, "2024-03-01", -1), (1, "2024-03-04", 2)]
+        result = import_source(files.write_loop(tmp_path / "a", [self.YES_NO], entries))
+        assert days_of(result, "run") == {
+            "03-01": "unknown", "03-02": "missed*", "03-03": "missed*", "03-04": "done",
+        }  # fmt: skip
+        assert result.dataset.adoptions["adopted_at"].tolist() == [pd.Timestamp("2024-03-04", tz="UTC")]
 
     def test_notes_are_counted_and_not_kept(self, tmp_path: Path):
         path = files.write_loop(tmp_path / "a", [self.YES_NO], [(1, "2024-03-01", 2, "met Ann at the clinic")])

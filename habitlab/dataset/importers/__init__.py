@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,7 +110,8 @@ def import_source(
     path = Path(path)
     if format is not None and format not in FORMATS:
         raise DatasetError(f"no format {format!r}; there are {', '.join(FORMATS)}")
-    if user is not None and (not user.strip() or without_emails(pd.Series([user], dtype="str"))[0] != user):
+    user = user and user.strip()
+    if user is not None and (not user or without_emails(pd.Series([user], dtype="str"))[0] != user):
         raise DatasetError(f"user {user!r}: name a short pseudonym, not an e-mail address")
     if into is not None and into.simulated:
         raise DatasetError("the dataset to import into holds simulated people; give real ones a file of their own")
@@ -209,20 +211,21 @@ def _unpacked(path: Path) -> Iterator[Path]:
     """Give the path, or for a zip a folder with its files that lives as long as it is needed."""
     if not path.exists():
         raise FileNotFoundError(f"nothing at {path}")
-    try:
-        zipped = path.is_file() and _bytes(path, 4).startswith(ZIP_MAGIC)
-        if not zipped:
-            yield path
-            return
-        with tempfile.TemporaryDirectory() as folder:
+    if not (path.is_file() or path.is_dir()):
+        raise DatasetError(f"{path} is neither a file nor a folder")
+    if path.is_dir() or not _bytes(path, 4).startswith(ZIP_MAGIC):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
             with zipfile.ZipFile(path) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
                 if size > _LARGEST_ZIP:
                     raise DatasetError(f"{path} would unpack to {size:,} bytes; a tracker's export is far smaller")
                 archive.extractall(folder)
-            yield Path(folder)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-        raise DatasetError(f"{path} is a damaged or locked zip ({error}); export it again") from error
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+            raise DatasetError(f"{path} is a damaged or locked zip ({error}); export it again") from error
+        yield Path(folder)
 
 
 def _find(place: Path, path: Path, wanted: str | None) -> _Found:
