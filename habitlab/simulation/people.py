@@ -74,7 +74,7 @@ BARRIERS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class People:
     """Hidden traits, an array (users,) each unless said otherwise; `index` is the user's number in the world."""
 

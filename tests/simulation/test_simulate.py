@@ -89,6 +89,13 @@ def test_a_day_done_at_an_instant_is_that_local_day(data):
     assert (rows["status"] == "done").all()
 
 
+def test_most_is_done_in_the_early_morning_and_in_the_evening(data):
+    rows = data.habit_tracking.dropna(subset=["at"]).merge(data.users[["user_id", "zone"]], on="user_id")
+    hours = pd.concat([part["at"].dt.tz_convert(zone).dt.hour for zone, part in rows.groupby("zone")])
+    assert hours.isin([6, 7]).mean() == pytest.approx(0.28, abs=0.04)
+    assert hours.isin([19, 20]).mean() == pytest.approx(0.29, abs=0.04)
+
+
 def test_only_scheduled_days_have_a_row(data):
     weekly = data.habits.loc[data.habits["target"] == "1/7", "habit_id"]
     rows = data.habit_tracking[data.habit_tracking["habit_id"].isin(weekly)]
