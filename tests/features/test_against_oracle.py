@@ -181,6 +181,12 @@ def test_a_large_random_table_equals_the_oracle(unknown):
         assert_equal(got, expected)
 
 
+def test_rows_in_the_order_of_their_dates():
+    """As a log is written: dates rise, but the rows of a pair do not stand together."""
+    rows = [(user, "run", MONDAY + timedelta(days=day), "done") for day in range(3) for user in ("ann", "bob")]
+    assert history(table(rows))["streak_before"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
 def test_many_pairs_are_cut_into_blocks_without_a_seam():
     """More days than one block holds, with a pair longer than a block."""
     generator = np.random.default_rng(3)

@@ -60,6 +60,16 @@ def test_a_summary_has_these_intervals():
     assert low <= np.mean((got["rate_low"] <= truth) & (truth <= got["rate_high"])) <= high
 
 
+def test_a_summary_shrinks_by_the_prior_of_its_own_pairs_unless_one_is_given():
+    generator = np.random.default_rng(6)
+    tracking = grid(np.repeat(generator.beta(8, 4, (300, 1)), 10, axis=1), generator=generator)
+    own, given = summary(tracking), summary(tracking, prior=RatePrior(2, 5))
+    counted = own["done"] + own["missed"]
+    fitted = RatePrior.fit(own["done"].to_numpy(), counted.to_numpy())
+    np.testing.assert_allclose(own["completion_rate_shrunk"], fitted.shrink(own["done"], counted))
+    np.testing.assert_allclose(given["completion_rate_shrunk"], (2 + own["done"]) / (7 + counted))
+
+
 def test_the_prior_knows_only_days_before():
     generator = np.random.default_rng(5)
     tracking = grid(np.repeat([[0.2] * 20 + [0.9] * 20], 50, axis=0), generator=generator)
