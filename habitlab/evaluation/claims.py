@@ -14,6 +14,9 @@ A claim of several parts is judged by its least favourable contrast (intersectio
 Technometrics 24): all must hold, so each lower end is at the full level, and since any one may refute it, upper
 ends share the error (Bonferroni). A claim that one of several is associated is judged by the strongest, the other way
 round.
+
+Limit: an interval by user takes the catalogue as given. It says what other people would do with these habits, not what
+other habits would bring; claims about kinds of habits vary more from catalogue to catalogue than it shows.
 """
 
 from __future__ import annotations
