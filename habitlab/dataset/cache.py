@@ -9,20 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
-
 from habitlab.dataset import parquet
+from habitlab.places import cache_folder
 
 if TYPE_CHECKING:
     from habitlab.dataset.dataset import Dataset
 
 KEPT_DATASETS = 4
 _HEADER_BYTES = 100  # holds SQLite's change counter
-
-
-def cache_folder() -> Path:
-    """Return the folder of everything that can be made again: `HABITLAB_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("HABITLAB_CACHE") or platformdirs.user_cache_dir("habitlab", appauthor=False))
 
 
 def entry(path: Path) -> Path:

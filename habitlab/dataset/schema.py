@@ -254,6 +254,11 @@ class Violation:
 
 def empty_table(name: str) -> pd.DataFrame:
     """Return the table without rows, with every column of the contract in its dtype."""
+    return _empty_table(name).copy()
+
+
+@cache
+def _empty_table(name: str) -> pd.DataFrame:
     return coerce(name, pd.DataFrame({column: [] for column in TABLES[name].columns}))
 
 

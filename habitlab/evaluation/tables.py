@@ -144,6 +144,21 @@ def pick(table: pd.DataFrame, *, key: str, label: str, unit: str = "share", **wh
     )
 
 
+def extremes(table: pd.DataFrame, of: str, *, column: str = "group") -> list[Estimate]:
+    """Return the rows of a tidy frame with the highest and the lowest estimate, as `best_...` and `worst_...`."""
+    known = table.dropna(subset=["estimate"])
+    if len(known) < 2:
+        raise MissingColumn(f"needs two groups of {of} or more; there are {len(known)}")
+    places = {
+        "best": ("completed most", known["estimate"].idxmax()),
+        "worst": ("completed least", known["estimate"].idxmin()),
+    }
+    return [
+        pick(known.loc[[row]], key=f"{end}_{of}", label=f"{of.capitalize()} {words}: {known.loc[row, column]}")
+        for end, (words, row) in places.items()
+    ]
+
+
 def short(table: pd.DataFrame) -> pd.DataFrame:
     """Leave out what is the same in each row of a tidy frame and stands in the methods: level, method, no reason."""
     useless = ["level", "method", *(["reason"] if "reason" in table and not table["reason"].astype(bool).any() else [])]
@@ -200,7 +215,7 @@ def by_frequency(dataset: Dataset, *, level: float, resamples: int, seed: int) -
         "retention": behaviour.retention_by(dataset, "frequency", **draw),
     }
     table = pd.concat([part.assign(measure=name) for name, part in parts.items()], ignore_index=True)
-    return table[["measure", "group", "estimate", "ci_low", "ci_high", "users", "pairs"]]
+    return table
 
 
 def register(results: Sequence[ClaimResult]) -> pd.DataFrame:

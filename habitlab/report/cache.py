@@ -16,18 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from habitlab.places import cache_folder
 from habitlab.report.parameters import Schema, locate
 
 MAX_BYTES = 512 * 2**20
 _SETTLED = 2.0  # seconds: a file changed more recently may change again without a new time stamp
 _COMPANIONS = (".truth.parquet",)  # what lies beside a dataset and is read with it
-
-
-def cache_folder() -> Path:
-    """Where finished reports are kept: below `HABITLAB_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("HABITLAB_CACHE") or platformdirs.user_cache_dir("habitlab", appauthor=False)).absolute()
 
 
 # ---------------------------------------------------------------------------------------------- hashing

@@ -87,7 +87,7 @@ def use_style() -> None:
 def show(
     figure: Figure,
     *,
-    caption: str,
+    caption: str | Sequence[str],
     alt: str,
     data: pd.DataFrame,
     key: str = "",
@@ -97,12 +97,15 @@ def show(
     """Put a figure into the report and close it.
 
     `caption` states the answer the figure gives, `alt` describes it to who cannot see it; both may hold `{name}` slots
-    for findings handed in as `numbers`. `data` are the plotted values, offered as CSV (its index is left out).
-    `key` names the figure for a claim's `figure` field. On a phone the figure is drawn anew at that width; with
-    `reflow=False` (the default for panels side by side) it scrolls within its box.
+    for findings handed in as `numbers`. Of a caption of several sentences those are left out whose findings are absent.
+    `data` are the plotted values, offered as CSV (its index is left out). `key` names the figure for a claim's `figure`
+    field. On a phone the figure is drawn anew at that width; with `reflow=False` (the default for panels side by side)
+    it scrolls within its box.
 
     Raises ValueError when caption, alt text or data are empty.
     """
+    if not isinstance(caption, str):
+        caption = findings.known_sentences(caption, numbers)
     for name, text in (("caption", caption), ("alt", alt)):
         if not text.strip():
             raise ValueError(f"show(): `{name}` is empty; every figure needs one")

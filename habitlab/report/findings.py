@@ -41,8 +41,8 @@ def answer(*sentences: str, otherwise: str = "These data cannot answer it.", **f
     """Record the answer; `{name}` is filled from the finding or claim handed in under that name.
 
     `{name}` gives the value with its unit, `{name:size}` the same without sign, `{name:range}` the interval's ends,
-    `{name:interval}` value and interval, `{name:n}` the count behind it. A sentence that names what was not found, or
-    is not known, is left out; where none remains, `otherwise` is the answer.
+    `{name:interval}` value and interval, `{name:n}` the count behind it, `{name:label}` its label. A sentence that
+    names what was not found, or is not known, is left out; where none remains, `otherwise` is the answer.
     """
     _emit_prose("answer", sentences, found, otherwise)
 
@@ -135,12 +135,15 @@ def publish(*items: Item, headline: bool = False) -> dict[str, Item]:
 
 
 def _emit_prose(kind: str, sentences: Sequence[str], found: Mapping[str, Item], otherwise: str = "") -> None:
-    known = {name: record for name, item in found.items() if (record := _record(item))["estimate"] is not None}
-    kept = [sentence for sentence in sentences if all(name in known for name in _slots(sentence))]
-    if not (kept or otherwise):
-        return
-    payload = {"kind": kind} | fill(" ".join(kept) or otherwise, known)
-    _emit(payload, payload["text"], f"<p>{payload['markdown']}</p>")
+    if text := known_sentences(sentences, found) or otherwise:
+        payload = {"kind": kind} | fill(text, found)
+        _emit(payload, payload["text"], f"<p>{payload['markdown']}</p>")
+
+
+def known_sentences(sentences: Sequence[str], found: Mapping[str, Item]) -> str:
+    """Join the sentences that name only what was found and is known."""
+    known = {name for name, item in found.items() if _record(item)["estimate"] is not None}
+    return " ".join(sentence for sentence in sentences if known.issuperset(_slots(sentence)))
 
 
 def _slots(template: str) -> list[str]:
@@ -388,8 +391,10 @@ class _Slot:
             text = number_text(value, record) + (f" ({inside})" if inside else "")
         elif spec == "n":
             text = f"{record['n']:,}"
+        elif spec == "label":
+            text = html.escape(title_of(record)) if self.linked else title_of(record)
         else:
-            raise ValueError(f"{{{record['key']}:{spec}}}: after the colon comes size, range, interval or n")
+            raise ValueError(f"{{{record['key']}:{spec}}}: after the colon comes size, range, interval, n or label")
         if not self.linked:
             return text
         tip = html.escape(f"{title_of(record)}: {full_text(record)}", quote=True)

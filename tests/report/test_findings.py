@@ -186,7 +186,7 @@ def test_in_the_page_a_number_links_to_its_finding() -> None:
 def test_an_unknown_slot_suggests_the_near_one() -> None:
     with pytest.raises(ValueError, match=r"names \{dipp\}.*did you mean \{dip\}"):
         findings.fill("It is {dipp}", {"dip": DIP})
-    with pytest.raises(ValueError, match="comes size, range, interval or n"):
+    with pytest.raises(ValueError, match="comes size, range, interval, n or label"):
         findings.answer("It is {dip:.2f}", dip=DIP)
 
 
