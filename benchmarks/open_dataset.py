@@ -37,9 +37,7 @@ def main() -> None:
     print(f"{data}: {rows:,} tracking rows")
     print(f"pandas.read_sql_query, this table alone  {plain:6.2f} s")
     print(f"Dataset.load, the first time             {first:6.2f} s")
-    print(
-        f"Dataset.load, again                      {again:6.2f} s  ({plain / again:.0f} times faster than the plain read)"
-    )
+    print(f"Dataset.load, again                      {again:6.2f} s  ({plain / again:.0f} times as fast as the table)")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ REGISTER = (
         "Mean difficulty of the habits adopted first: users who do 60 % or more of what is scheduled on days 22-49, "
         "less other users",
         side=-1,
-        unit="difficulty levels",
+        unit="levels",
         units="users",
     ),
     Claim(

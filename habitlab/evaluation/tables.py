@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -214,8 +215,9 @@ def by_frequency(dataset: Dataset, *, level: float, resamples: int, seed: int) -
         "completion": behaviour.completion_by(dataset, "frequency", **draw),
         "retention": behaviour.retention_by(dataset, "frequency", **draw),
     }
-    table = pd.concat([part.assign(measure=name) for name, part in parts.items()], ignore_index=True)
-    return table
+    for name, part in parts.items():
+        part.insert(0, "measure", name)
+    return pd.concat(parts.values(), ignore_index=True).drop(columns=["day", "at_risk"])
 
 
 def register(results: Sequence[ClaimResult]) -> pd.DataFrame:
@@ -237,6 +239,16 @@ def tally(results: Sequence[ClaimResult]) -> list[dict[str, Any]]:
             method="verdicts over the register",
         )
         for name, count in counts.items()
+    ]
+
+
+def correlations(results: Sequence[ClaimResult]) -> list[Estimate]:
+    """Return the correlations that the register is about, at the level of the claim, as findings."""
+    return [
+        replace(one, label=f"{_label(result.key)}, {one.label}")
+        for result in results
+        for one in result.levels
+        if one.label == f"correlation over {result.units}" and np.isfinite(one.estimate)
     ]
 
 
