@@ -56,7 +56,7 @@ report-one: $(READY) $(DATA)  ## Make one report: make report-one NAME=03
 	$(HABITLAB) report $(NAME) --data $(DATA) --out $(OUT) --jobs $(JOBS)
 
 lab: $(READY) $(DATA)  ## Explore in JupyterLab
-	$(PYTHON) -m jupyterlab notebooks
+	$(PYTHON) -m jupyterlab notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 notebooks: $(READY)  ## Run the notebooks on the sample and bring them into their canonical form
 	$(HABITLAB) notebooks
@@ -74,8 +74,9 @@ lint: $(READY)  ## Check style, types and the direction of imports
 	$(PYTHON) -m mypy
 	$(PYTHON) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 
-bench: $(READY)  ## Run every benchmark and print the ratios
-	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(PYTHON) $$benchmark || exit 1; done
+bench: $(READY) $(DATA)  ## Run every benchmark and print the ratios
+	@for name in open_dataset simulation streaks report_build; do \
+	  echo "== benchmarks/$$name.py"; $(PYTHON) benchmarks/$$name.py || exit 1; done
 
 lock:  ## Pin the newest allowed versions in requirements.lock
 	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

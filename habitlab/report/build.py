@@ -425,8 +425,8 @@ def _page(out: Path, plan: Plan) -> Path:
 
 def _write(plan: Plan, out: Path, html: str, record: str) -> None:
     """Write a good report where it is not there already, and take away the page of an earlier failure."""
+    _write_file(_page(out, plan), html)  # the larger of the two first: on a full disk both stay as they were
     _write_file(out / f"{plan.name}.json", record)
-    _write_file(_page(out, plan), html)
     with _output(out):
         (out / f"{plan.name}.failed.html").unlink(missing_ok=True)
 
