@@ -1,6 +1,7 @@
 """The command line: exit codes, errors for people, and what each command leaves on disk."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -52,6 +53,12 @@ def test_the_same_seed_gives_the_same_bytes(habitlab: Call, small: Path, tmp_pat
     assert again.read_bytes() == small.read_bytes()
     habitlab("simulate", "--out", again, "--users", 12, "--days", 20, "--seed", 1)
     assert again.read_bytes() != small.read_bytes()
+
+
+def test_the_database_holds_nobodys_address_or_password(habitlab: Call, small: Path) -> None:
+    content = small.read_bytes()
+    assert not re.search(rb"[\w.+-]+@[\w-]+\.\w+", content)
+    assert b"password" not in content.lower()
 
 
 def test_an_effect_can_be_left_out(habitlab: Call, tmp_path: Path) -> None:
