@@ -257,7 +257,7 @@ def test_a_full_disk_is_one_clear_line_and_the_last_good_report_stays(books: Pat
 
     with monkeypatch.context() as patch:
         patch.setattr(cache.os, "fsync", full)
-        with pytest.raises(OutputError, match=r"^cannot write out/02-two.json: No space left on device; what was"):
+        with pytest.raises(OutputError, match=r"^cannot write out/02-two.html: No space left on device; what was"):
             make()
     assert bytes_of(project / "out") == good
     assert make() == {"01-one": "cached", "02-two": "cached", "03-three": "cached"}  # the run itself was kept
