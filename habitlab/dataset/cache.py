@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from habitlab.dataset.dataset import Dataset
 
 KEPT_DATASETS = 4
+_LONGEST_READ = 120.0  # seconds; then a process reads for itself
 _HEADER_BYTES = 100  # holds SQLite's change counter
 
 
@@ -28,6 +30,23 @@ def entry(path: Path) -> Path:
     code = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in package.glob("*.py"))
     identity = repr((str(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns, header, code))
     return cache_folder() / "datasets" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Let one process read a dataset while others wait for what it keeps; without a writable cache none waits."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(place.with_suffix(".lock"), timeout=_LONGEST_READ)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, Timeout):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find(place: Path) -> dict[str, Any] | None:
@@ -50,3 +69,4 @@ def keep(place: Path, dataset: Dataset) -> None:
         kept = sorted((p for p in place.parent.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
         for old in kept[:-KEPT_DATASETS]:
             shutil.rmtree(old, ignore_errors=True)
+            old.with_suffix(".lock").unlink(missing_ok=True)

@@ -88,9 +88,13 @@ class Dataset:
         kept = cache.find(place)
         if kept is not None:
             return cls(**kept)
-        dataset = cls(**sqlite.read(path))
-        check(dataset)
-        cache.keep(place, dataset)
+        with cache.alone(place):
+            kept = cache.find(place)  # another process may have read it meanwhile
+            if kept is not None:
+                return cls(**kept)
+            dataset = cls(**sqlite.read(path))
+            check(dataset)
+            cache.keep(place, dataset)
         return dataset
 
     def save(self, path: str | Path) -> None:

@@ -4,6 +4,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -194,3 +196,29 @@ def test_a_full_disk_leaves_the_old_dataset(tiny: Dataset, tmp_path: Path, name:
     assert "cannot write" in done.stdout
     assert_same(Dataset.load(tmp_path / name), tiny)
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_several_at_once_read_the_file_once(tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.save(tmp_path / "study.db")
+    reads, read = [], sqlite.read
+
+    def slow(path: Path) -> dict:
+        reads.append(path)
+        time.sleep(0.3)
+        return read(path)
+
+    monkeypatch.setattr(sqlite, "read", slow)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(Dataset.load, [tmp_path / "study.db"] * 4))
+    assert len(reads) == 1
+    for dataset in found:
+        assert_same(dataset, tiny)
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(
+    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no-folder").write_text("")
+    monkeypatch.setenv("HABITLAB_CACHE", str(tmp_path / "no-folder"))
+    tiny.save(tmp_path / "study.db")
+    assert_same(Dataset.load(tmp_path / "study.db"), tiny)
