@@ -45,7 +45,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 data: $(DATA)  ## Make the built-in simulated population (2,000 users, 180 days)
 
-$(DATA): $(wildcard habitlab/simulation/*.py) habitlab/dataset/schema.py habitlab/dataset/catalogue.csv | $(READY)
+$(DATA): $(wildcard habitlab/simulation/*.py) $(addprefix habitlab/dataset/,schema.py vocabulary.py derived.py sqlite.py catalogue.py catalogue.csv) | $(READY)
 	$(HABITLAB) simulate --out $(DATA)
 
 report: $(READY) $(DATA)  ## Make every report that is out of date: reports/index.html

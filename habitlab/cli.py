@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -147,10 +148,8 @@ def report(
     if str(data) != SAMPLE and not data.exists():
         advice = "`make data` makes it" if data == BUILT_IN else "`habitlab import` or `habitlab simulate` makes one"
         raise FileNotFoundError(f"no dataset at {data}; {advice}, or give --data {SAMPLE} for a small simulated one")
-    if data.is_file() and data.open("rb").read(16) != b"SQLite format 3\0":
-        raise ValueError(
-            f"{data} is neither a SQLite database nor a folder; `habitlab import` reads a tracker's export"
-        )
+    if data.is_file():
+        _look(data)
     result = build_reports(
         names or [],
         notebooks_dir=_notebooks(),
@@ -167,6 +166,21 @@ def report(
         _print(f"{one.name}  {one.status}{f' in {one.seconds:.1f} s' if one.status == 'ran' else ''}{error}")
     _print(f"{out / 'index.html'} ({result.seconds:.1f} s)")
     return result.exit_code
+
+
+def _look(data: Path) -> None:
+    """Refuse what is no dataset at all before any notebook runs; opening it with all checks would take a while."""
+    advice = "`habitlab import` reads a tracker's backup or export"
+    if data.open("rb").read(16) != b"SQLite format 3\0":
+        raise ValueError(f"{data} is neither a SQLite database nor a folder; {advice}")
+    try:
+        with closing(sqlite3.connect(f"{data.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:
+        raise ValueError(f"{data} is a damaged SQLite database: {error}") from error
+    if "habit_tracking" not in tables:
+        raise ValueError(f"{data} is not a HabitLab dataset: it has no table habit_tracking; {advice}")
 
 
 @app.command()

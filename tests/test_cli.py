@@ -122,9 +122,14 @@ def test_a_path_where_nothing_is(habitlab: Call, command: tuple, tmp_path: Path)
 
 def test_a_report_of_something_that_is_no_dataset(habitlab: Call, tmp_path: Path) -> None:
     (tmp_path / "export.csv").write_text("HabitName,CalendarDate,Value\n")
-    code, _, err = habitlab("report", "--data", tmp_path / "export.csv", "--out", tmp_path / "out")
-    assert code == 2
-    assert "habitlab import" in err
+    (tmp_path / "noise.db").write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 20)
+    with closing(sqlite3.connect(tmp_path / "backup.db")) as connection:
+        connection.execute("CREATE TABLE Habits (id)")
+    for name, says in (("export.csv", "habitlab import"), ("backup.db", "habitlab import"), ("noise.db", "damaged")):
+        code, _, err = habitlab("report", "--data", tmp_path / name, "--out", tmp_path / "out")
+        assert code == 2
+        assert says in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_check_names_what_is_broken(habitlab: Call, small: Path) -> None:

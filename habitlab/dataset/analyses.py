@@ -123,19 +123,20 @@ def _lacks_regular_pairs(dataset: Dataset) -> str:
 
 _ROWS = ("habit_tracking.date", "habit_tracking.status")
 _ADOPTED = "adoptions.adopted_at"
+_GIVEN_UP = "adoptions.abandoned_at"
 
 ANALYSES = (
     Analysis("adoption cycle", "02", (*_ROWS, _ADOPTED), _days_followed(36)),
     Analysis("time of day", "02", ("habit_tracking.at", "users.zone")),
     Analysis("weekday", "02", _ROWS, _days_followed(14)),
-    Analysis("retention", "02", (*_ROWS, _ADOPTED), _days_followed(14)),
+    Analysis("retention", "02", (*_ROWS, _ADOPTED, _GIVEN_UP), _days_followed(14)),
     Analysis("difficulty progression", "02", (*_ROWS, _ADOPTED, "habits.difficulty"), _lacks_second_habits),
     Analysis(
         "duration", "02", (*_ROWS, "habits.minutes"), _kinds("habits", "minutes", "habits in two bands of minutes")
     ),
     Analysis("category", "02", (*_ROWS, "habits.category"), _kinds("habits", "category", "habits of two categories")),
     Analysis("description", "02", ("recommendations.description_variant", "recommendations.response"), _lacks_variants),
-    Analysis("frequency", "02", (*_ROWS, "habits.target"), _lacks_daily_or_weekly),
+    Analysis("frequency", "02", (*_ROWS, "habits.target", _ADOPTED, _GIVEN_UP), _lacks_daily_or_weekly),
     Analysis(
         "age and category",
         "02",

@@ -37,21 +37,38 @@ def counts(dataset: Dataset) -> list[dict[str, Any]]:
     found = {
         "users_tracked": ("Users with a tracked day", tracking["user_id"].nunique()),
         "habits_tracked": ("Habits with a tracked day", tracking["habit_id"].nunique()),
-        "tracked_days": ("Tracked days: a habit scheduled for a user on a day", len(tracking)),
+        "tracked_days": ("Habit-days tracked: a habit due for a user on a day", len(tracking)),
     }
     return [exact(key, label, count, n=count, method="count") for key, (label, count) in found.items()]
 
 
 def coverage(dataset: Dataset, *, level: float, resamples: int = 1000, seed: int = 0) -> list[Estimate]:
-    """Return the share of tracked days that are known to be done or missed."""
+    """Return the share of habit-days that count as done or missed, and the share where this is inferred."""
     tracking = dataset.habit_tracking
     if tracking.empty:
         return []
-    known = tracking["status"].isin([Status.DONE, Status.MISSED]).to_numpy()
-    users = pd.factorize(tracking["user_id"])[0]
-    found = estimates.ratio(known, 1.0, users, resamples=resamples, seed=seed)
-    parts = {"known_share": "Tracked days known to be done or missed"}
-    return several(found, parts, level=level, method=f"share of tracked days; {METHOD}", unit="share")
+    known = tracking["status"].isin([Status.DONE, Status.MISSED])
+    draw: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
+    known_share = _share(dataset, known, "known_share", "Habit-days counted as done or missed", **draw)
+    return [known_share, *derived_share(dataset, **draw)]
+
+
+def derived_share(dataset: Dataset, *, level: float, resamples: int, seed: int) -> list[Estimate]:
+    """Return the share of habit-days missed by inference, where the source states only what was done; else nothing."""
+    tracking = dataset.habit_tracking
+    if "derived" not in tracking or not tracking["derived"].any():
+        return []
+    inferred = tracking["derived"].fillna(False).astype(bool) & (tracking["status"] == Status.MISSED)
+    draw: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
+    return [_share(dataset, inferred, "derived_share", "Habit-days missed by inference", **draw)]
+
+
+def _share(
+    dataset: Dataset, flags: pd.Series, key: str, label: str, *, level: float, resamples: int, seed: int
+) -> Estimate:
+    users = pd.factorize(dataset.habit_tracking["user_id"])[0]
+    found = estimates.ratio(flags.to_numpy(), 1.0, users, resamples=resamples, seed=seed)
+    return several(found, {key: label}, level=level, method=f"share of habit-days; {METHOD}", unit="share")[0]
 
 
 def exact(key: str, label: str, value: float | None, *, n: int, method: str, unit: str = "") -> dict[str, Any]:
@@ -72,8 +89,15 @@ def oddities(dataset: Dataset) -> pd.DataFrame:
 
 def missing_columns(missingness: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of the contract that are not complete, without what only a comparison needs."""
-    columns = "table column expected missing share n_missing n_filled difference ci_low ci_high q_value verdict"
-    return missingness.loc[missingness["verdict"] != "complete", columns.split()]
+    found = missingness[missingness["verdict"] != "complete"]
+    found = found.assign(column=found["table"] + "." + found["column"])
+    return found[["column", "missing", "share", "difference", "q_value", "verdict"]]
+
+
+def compared(unknown: pd.DataFrame) -> pd.DataFrame:
+    """Return what unknown days go with: their share on either side, the difference and the verdict."""
+    found = unknown[["about", "rate_1", "rate_0", "difference", "q_value", "verdict"]]
+    return found.rename(columns={"about": "where", "rate_1": "share here", "rate_0": "share elsewhere"})
 
 
 def imports(dataset: Dataset) -> pd.DataFrame:
@@ -90,7 +114,7 @@ def imports(dataset: Dataset) -> pd.DataFrame:
             for status, count in one["derived"].items()
         ]
         rows += [(one["source"], "note", None, note) for note in one["notes"]]
-    return pd.DataFrame(rows, columns=["source", "where it went", "rows", "remark"]).astype({"rows": "Int64"})
+    return pd.DataFrame(rows, columns=["source", "where it went", "rows", "remark"])
 
 
 def calendar(coverage: pd.DataFrame) -> pd.DataFrame:
@@ -245,7 +269,7 @@ def tally(results: Sequence[ClaimResult]) -> list[dict[str, Any]]:
 def correlations(results: Sequence[ClaimResult]) -> list[Estimate]:
     """Return the correlations that the register is about, at the level of the claim, as findings."""
     return [
-        replace(one, label=f"{_label(result.key)}, {one.label}")
+        replace(one, label=f"{_LABELS[result.key]}, {one.label}")
         for result in results
         for one in result.levels
         if one.label == f"correlation over {result.units}" and np.isfinite(one.estimate)
@@ -257,13 +281,18 @@ def numbered(results: Sequence[ClaimResult]) -> pd.DataFrame:
     table = register([result for result in results if result.reported is not None and np.isfinite(result.estimate)])
     if table.empty:
         raise MissingColumn("needs a claim with a number that these data can test; there is none")
-    table = table.assign(label=table["key"].map(_label))
+    table = table.assign(label=table["key"].map(_LABELS))
     return table[["id", "label", "reported", "estimate", "ci_low", "ci_high", "n", "verdict"]]
 
 
-def _label(key: str) -> str:
-    """Name a claim by its key, short enough for an axis."""
-    return key.replace("_", " ").capitalize()
+_LABELS = {
+    "complexity_time_commitment": "Complexity and time commitment",
+    "concurrent_habits_completion": "Habits held at once and completion",
+    "consistent_time_streak": "Consistent hour and streak",
+    "goal_setting_completion": "Goal setting and completion",
+    "clear_description_adoption": "Clear description and adoption",
+}
+"""The claims with a number, short enough for an axis."""
 
 
 def levels(results: Sequence[ClaimResult]) -> pd.DataFrame:
@@ -278,7 +307,7 @@ def levels(results: Sequence[ClaimResult]) -> pd.DataFrame:
             "ci_low": one.ci_low,
             "ci_high": one.ci_high,
             "n": one.n,
-            "label": f"{_label(result.key)}, {one.label.removeprefix('correlation over ')}",
+            "label": f"{_LABELS[result.key]}, {one.label.removeprefix('correlation over ')}",
         }
         for result in results
         for one in result.levels
@@ -290,17 +319,17 @@ def levels(results: Sequence[ClaimResult]) -> pd.DataFrame:
 
 
 def naive(results: Sequence[ClaimResult]) -> pd.DataFrame:
-    """Return the naive readings beside what was measured and, where it is known, the true causal effect."""
+    """Return the naive readings and, where it is known, the true causal effect in the same unit."""
     rows = [
         {
             "id": result.id,
             "naive reading": one.label,
-            "naive": one.estimate,
-            "naive low": one.ci_low,
-            "naive high": one.ci_high,
+            "unit": one.unit,
+            "estimate": one.estimate,
+            "ci low": one.ci_low,
+            "ci high": one.ci_high,
             "n": one.n,
-            "measured": result.estimate,
-            "true effect": np.nan if result.truth is None else result.truth,
+            "true effect": np.nan if result.truth is None or one.unit not in _CAUSAL else result.truth,
         }
         for result in results
         for one in result.naive
@@ -309,3 +338,7 @@ def naive(results: Sequence[ClaimResult]) -> pd.DataFrame:
     if not rows:
         raise MissingColumn("needs a claim that these data can test; there is none")
     return pd.DataFrame(rows)
+
+
+_CAUSAL = ("share", "share difference")
+"""Units of the true effects that a simulated world knows; a correlation has no causal reading."""

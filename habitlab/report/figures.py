@@ -432,6 +432,8 @@ def _as_text(values: pd.Series) -> Callable[[Any], str] | None:
         return lambda value: "–" if pd.isna(value) else f"{value:,}"
     if pd.api.types.is_datetime64_any_dtype(values):
         return lambda value: "–" if pd.isna(value) else f"{value:%Y-%m-%d}"
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return None
     if values.dtype == object:
         return lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return None

@@ -202,6 +202,12 @@ def _record(item: Item) -> dict[str, Any]:
             "figure": given.get("figure") or None,
             "estimand": str(given.get("estimand") or ""),
             "units": str(given.get("units") or ""),
+            "tolerance": _number(given.get("tolerance") or 0.0, f"{who}: `tolerance`"),
+            "parts": [
+                f"{part['label']}: {full_text(part)}"
+                for part in map(_record, given.get("levels") or ())
+                if part["unit"] != "r"  # correlations at other levels have a figure of their own
+            ],
         }
     else:
         record |= {"label": given["label"], "method": given["method"]}

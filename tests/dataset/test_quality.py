@@ -468,7 +468,7 @@ def test_a_dataset_with_everything_can_be_analysed_in_full():
     )
     adoptions = pd.DataFrame(
         [(name, habit) for name in names for habit in ("walk", "read")][:-1], columns=["user_id", "habit_id"]
-    ).assign(adopted_at="2025-01-06T00:00Z")
+    ).assign(adopted_at="2025-01-06T00:00Z", abandoned_at=[None, "2025-02-20T00:00Z"] * 11 + [None])
     recommendations = pd.DataFrame(
         {
             "event_id": ["a", "b"],
@@ -512,4 +512,4 @@ def test_one_kind_of_habit_cannot_be_compared():
     found = quality.analyses(dataset(month("ann", 20), habits=habits)).set_index("analysis")["why_not"]
     assert found["category"] == "needs habits of two categories; this dataset has 1"
     assert found["duration"] == "needs habits in two bands of minutes; this dataset has 1"
-    assert found["frequency"] == "needs daily and weekly habits; this dataset has no weekly ones"
+    assert found["frequency"] == "needs table `adoptions`; this dataset has none"
