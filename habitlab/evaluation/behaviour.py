@@ -24,6 +24,7 @@ from scipy import stats
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.derived import minutes_band
+from habitlab.dataset.vocabulary import AdoptionSource
 from habitlab.evaluation import estimates
 from habitlab.evaluation.estimates import Floats, Resampled
 from habitlab.features import temporal
@@ -50,8 +51,9 @@ class Holdings:
 
     pairs: a row for each adoption (each tracked pair where there are no adoptions) with user_id, habit_id, `user`
     (code), adopted (day since 1970, NaN if not known), exit_day (days from adoption to giving up or the end of the
-    data), ended (given up), followup (days from adoption to the end of the data), done, counted, completion, category,
-    minutes, difficulty and target of the habit, minutes_band, frequency (daily, weekly, other) and occasions_a_day.
+    data), ended (given up), followup (days from adoption to the end of the data), imported (not where there are no
+    adoptions), done, counted, completion, category, minutes, difficulty and target of the habit, minutes_band,
+    frequency (daily, weekly, other) and occasions_a_day.
     pair, day, done: the days done or missed while held (days,): row of `pairs`, days since adoption, whether done.
     """
 
@@ -129,6 +131,9 @@ def _adoptions(dataset: Dataset, end: int) -> pd.DataFrame:
         exit_day=np.maximum(np.where(ended, abandoned, end) - adopted, 0),
         ended=ended,
         followup=end - adopted,
+        imported=(adoptions["source"] == AdoptionSource.IMPORTED).fillna(False).astype(bool)
+        if "source" in adoptions
+        else False,
     )
     return table[adopted <= end].drop_duplicates([*KEY, "adopted"])
 
@@ -182,36 +187,44 @@ def adoption_cycle(
 ) -> pd.DataFrame:
     """Completion by day since adoption of daily habits, among the still active and among all adopters.
 
-    The unconditional curve counts the days after giving up as missed, as long as the data go on; the conditional one
-    has survivors only, who are better at it. Columns: curve ("still active", "all adopters"), day.
+    The unconditional curve counts the days from giving up on as missed, as long as the data go on (the day of giving up
+    by its row where it has one); the conditional one has survivors only, who are better at it. Without
+    `adoptions.abandoned_at` only the conditional one is there: nobody is known to have given up. Day 0 of imported
+    adoptions is in neither, since such an adoption is inferred from the first day done. Columns: curve ("still active",
+    "all adopters"), day.
     """
     held = cycle_data(dataset)
     pairs = held.pairs
     end = np.minimum(pairs["followup"], days - 1).to_numpy(dtype=np.int64)
-    gone = pairs["ended"].to_numpy() & (pairs["exit_day"].to_numpy() < end)
-    after = np.flatnonzero(gone)
-    exit_day = pairs["exit_day"].to_numpy(dtype=np.int64)[after]
-    length = end[after] - exit_day
+    after = np.flatnonzero(pairs["ended"].to_numpy() & (pairs["exit_day"].to_numpy() <= end))
+    first = pairs["exit_day"].to_numpy(dtype=np.int64)[after] + _has_exit_row(dataset, pairs.iloc[after])
+    length = end[after] + 1 - first
     missed_pair = np.repeat(after, length)
-    missed_day = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-    missed_day += np.repeat(exit_day + 1, length)
-    frames = []
-    for curve, pair, day, done in (
-        ("still active", held.pair, held.day, held.done),
-        (
-            "all adopters",
+    missed_day = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length - first, length)
+    curves = {"still active": (held.pair, held.day, held.done)}
+    if "abandoned_at" in dataset.adoptions and dataset.adoptions["abandoned_at"].notna().any():
+        curves["all adopters"] = (
             np.concatenate([held.pair, missed_pair]),
             np.concatenate([held.day, missed_day]),
             np.concatenate([held.done, np.zeros(len(missed_pair), dtype=bool)]),
-        ),
-    ):
+        )
+    frames = []
+    for curve, (pair, day, done) in curves.items():
         users = pairs["user"].to_numpy()[pair]
-        day = np.where(day < days, day, -1)
+        by_construction = pairs["imported"].to_numpy()[pair] & (day == 0)
+        day = np.where((day < days) & ~by_construction, day, -1)
         resampled = estimates.ratio(done, 1.0, users, group=day, groups=days, resamples=resamples, seed=seed)
         counts = np.bincount(day[day >= 0], minlength=days)
         index = {"curve": curve, "day": np.arange(days)}
         frames.append(_frame(index, resampled, level, _distinct(day, users, days), counts, f"share done; {_BOOTSTRAP}"))
     return pd.concat(frames, ignore_index=True)
+
+
+def _has_exit_row(dataset: Dataset, pairs: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Whether each of `pairs` (rows,) has a row, of whatever status, on the day it was given up."""
+    date = (pairs["adopted"] + pairs["exit_day"]).to_numpy(dtype=np.int64).astype("datetime64[D]")
+    exits = pairs[KEY].assign(date=date.astype("datetime64[s]"), row=np.arange(len(pairs)))
+    return np.isin(exits["row"], exits.merge(dataset.habit_tracking[[*KEY, "date"]], on=[*KEY, "date"])["row"])
 
 
 def cycle_data(dataset: Dataset) -> Holdings:

@@ -7,6 +7,7 @@ from scipy import stats
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.evaluation import behaviour
+from habitlab.simulation import simulate
 
 from .people import ordinary_people
 
@@ -123,6 +124,72 @@ class TestAdoptionCycle:
         assert everyone["estimate"].tolist()[:6] == [0.5] * 6
         assert everyone["pairs"].tolist() == [2] * 6 + [0, 0]
         assert active["estimate"][6:].isna().all()
+
+    @pytest.mark.parametrize(
+        ("status", "day_2", "pairs"),
+        [("dd", 0.5, 2), ("dd.", 0.5, 2), ("ddd", 1, 2), ("ddm", 0.5, 2), ("dds", 1, 1), ("ddu", 1, 1)],
+    )
+    def test_the_day_of_giving_up_is_missed_unless_it_has_a_row(self, status, day_2, pairs):
+        """Most sources log nothing on that day: the pair is still one of all adopters."""
+        adoptions = pd.DataFrame(
+            {
+                "user_id": ["u", "v"],
+                "habit_id": ["h", "h"],
+                "adopted_at": utc("2024-01-01", "2024-01-01"),
+                "abandoned_at": utc(None, "2024-01-03"),
+            }
+        )
+        tracking = pd.concat([rows("u", "h", "dddd"), rows("v", "h", status)])
+        table = behaviour.adoption_cycle(small(tracking, adoptions), days=4, **QUICK).set_index(["curve", "day"])
+        everyone = table.loc["all adopters"]
+        assert everyone["estimate"].tolist() == [1, 1, day_2, 0.5]
+        assert everyone["pairs"].tolist() == [2, 2, pairs, 2]
+
+    def test_a_habit_given_up_on_the_last_day_is_missed_there(self):
+        adoptions = pd.DataFrame(
+            {
+                "user_id": ["u", "v"],
+                "habit_id": ["h", "h"],
+                "adopted_at": utc("2024-01-01", "2024-01-01"),
+                "abandoned_at": utc(None, "2024-01-03"),
+            }
+        )
+        tracking = pd.concat([rows("u", "h", "ddd"), rows("v", "h", "dd")])
+        table = behaviour.adoption_cycle(small(tracking, adoptions), days=4, **QUICK).set_index(["curve", "day"])
+        assert table.loc["all adopters", "pairs"].tolist() == [2, 2, 2, 0]
+
+    def test_leaving_early_in_the_simulated_world_lowers_the_unconditional_curve(self):
+        """Every pair followed so far counts on each day, whether it has ended or not."""
+        world = simulate(150, 60, seed=3, retention="wild")
+        table = behaviour.adoption_cycle(world, days=10, **QUICK).set_index(["curve", "day"])
+        assert table.loc["all adopters", "estimate"][1] < 0.1 < table.loc["still active", "estimate"][1]
+        pairs = behaviour.cycle_data(world).pairs
+        assert table.loc["all adopters", "pairs"][1] > 0.9 * (pairs["followup"] >= 1).sum()
+
+    @pytest.mark.parametrize("column", [[], ["abandoned_at"]])
+    def test_without_ends_there_is_no_curve_of_all_adopters(self, column):
+        """It would be that of the still active under another name."""
+        adoptions = pd.DataFrame({"user_id": ["u"], "habit_id": ["h"], "adopted_at": utc("2024-01-01")})
+        for name in column:
+            adoptions[name] = utc(None)
+        table = behaviour.adoption_cycle(small(rows("u", "h", "ddm"), adoptions), days=3, **QUICK)
+        assert table["curve"].unique().tolist() == ["still active"]
+
+    def test_the_first_day_of_an_imported_adoption_is_done_by_construction(self):
+        adoptions = pd.DataFrame(
+            {
+                "user_id": ["u", "v", "w"],
+                "habit_id": ["h", "h", "h"],
+                "adopted_at": utc("2024-01-01", "2024-01-01", "2024-01-01"),
+                "abandoned_at": utc(None, "2024-01-03", "2024-01-01"),
+                "source": ["imported", "chosen", "imported"],
+            }
+        )
+        tracking = pd.concat([rows("u", "h", "dddd"), rows("v", "h", "mm")])
+        table = behaviour.adoption_cycle(small(tracking, adoptions), days=4, **QUICK).set_index(["curve", "day"])
+        assert table.loc["still active", "estimate"].tolist() == [0, 0.5, 1, 1]
+        assert table.loc["all adopters", "pairs"].tolist() == [1, 3, 3, 3]
+        assert table.loc["all adopters", "estimate"].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
 
     def test_only_daily_habits_count(self, dataset):
         daily = dataset.habits.loc[dataset.habits["target"] == "1/1", "habit_id"]
