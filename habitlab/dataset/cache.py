@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from habitlab.dataset import parquet
+from habitlab.dataset.schema import DatasetError
 from habitlab.places import cache_folder
 
 if TYPE_CHECKING:
@@ -26,9 +27,12 @@ def entry(path: Path) -> Path:
     state = path.stat()
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
+    log = Path(f"{path.resolve()}-wal")  # what is written to a database that is open elsewhere may be in here only
+    logged = log.stat() if log.exists() else None
+    ahead = (logged.st_size, logged.st_mtime_ns) if logged and logged.st_size else None
     package = Path(__file__).parent
     code = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in package.glob("*.py"))
-    identity = repr((str(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns, header, code))
+    identity = repr((str(path.resolve()), state.st_ino, state.st_size, state.st_mtime_ns, header, ahead, code))
     return cache_folder() / "datasets" / hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
@@ -64,7 +68,7 @@ def find(place: Path) -> dict[str, Any] | None:
 
 def keep(place: Path, dataset: Dataset) -> None:
     """Keep a dataset that has passed its check. A full or read-only disk only costs the speed-up."""
-    with suppress(OSError):
+    with suppress(OSError, DatasetError):
         parquet.write(dataset, place)
         kept = sorted((p for p in place.parent.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
         for old in kept[:-KEPT_DATASETS]:

@@ -115,3 +115,19 @@ class Dataset:
                     f"{path} is a file; name a folder for Parquet, or end the name in {' or '.join(sqlite.SUFFIXES)}"
                 )
             parquet.write(self, path)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Return the metadata of a saved dataset without reading its tables; empty where there are none.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing is at `path`.
+    DatasetError
+        The file is no database, or the folder's `dataset.json` is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no dataset at {path}")
+    return parquet.read_metadata(path) if path.is_dir() else sqlite.read_metadata(path)

@@ -54,6 +54,19 @@ def read(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{path} cannot be read as a SQLite database: {error}") from error
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata in a SQLite file; empty where it has none, as in a database of something else."""
+    try:
+        with closing(connect(path)) as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'metadata'").fetchone():
+                return {}
+            if connection.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+                return {}
+            return {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM metadata")}
+    except (sqlite3.Error, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read as a SQLite database: {error}") from error
+
+
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -150,8 +163,11 @@ def _moments_to_text(values: pd.Series, unit: Literal["D"] | None) -> list[str |
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside `path`; put it in the place of `path` if all goes well, else remove it."""
-    path = Path(path)
+    """Give a temporary file beside `path`; put it in the place of `path` if all goes well, else remove it.
+
+    A link stays a link to what is replaced, and what is replaced hands on its mode.
+    """
+    path = Path(path).resolve()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -163,7 +179,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         temporary.replace(path)
     except (OSError, sqlite3.Error) as error:
         raise OSError(f"cannot write {path}: {error}") from error

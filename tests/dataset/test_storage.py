@@ -1,5 +1,7 @@
 """To SQLite and Parquet and back; nothing is lost when the disk is full or the file is broken."""
 
+import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pandas as pd
 import pytest
 
 from habitlab.dataset import Dataset, DatasetError, cache, parquet, sqlite
+from habitlab.dataset.dataset import read_metadata
 from habitlab.dataset.schema import PRIMARY_TABLES, TABLES
 
 STORES = ["study.db", "study"]
@@ -82,6 +85,25 @@ def test_a_change_to_the_file_is_seen_at_once(tiny: Dataset, tmp_path: Path) -> 
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE users SET age = 35 WHERE user_id = 'ann'")
     assert Dataset.load(path).users["age"][0] == 35
+
+
+def test_a_change_that_is_still_in_the_write_ahead_log_is_seen(tiny: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    tiny.save(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        for age in (35, 36):
+            with connection:
+                connection.execute("UPDATE users SET age = ? WHERE user_id = 'ann'", [age])
+            assert Dataset.load(path).users["age"][0] == age
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_the_metadata_can_be_read_alone(tiny: Dataset, tmp_path: Path, name: str) -> None:
+    tiny.save(tmp_path / name)
+    assert read_metadata(tmp_path / name) == tiny.metadata
+    with pytest.raises(FileNotFoundError):
+        read_metadata(tmp_path / "missing.db")
 
 
 def test_a_damaged_cache_only_costs_time(tiny: Dataset, tmp_path: Path) -> None:
@@ -167,6 +189,57 @@ def test_what_breaks_the_contract_is_neither_saved_nor_loaded(tiny: Dataset, tmp
         connection.execute("UPDATE users SET age = 7")
     with pytest.raises(DatasetError, match=r"users\.age: not between 13 and 120"):
         Dataset.load(path)
+
+
+def test_saving_leaves_the_files_of_others_alone(tiny: Dataset, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "study")
+    own = tmp_path / "study" / "users-backup.parquet"
+    own.write_text("mine")
+    before = set(tmp_path.rglob("*.parquet"))
+    tiny.replace(users=tiny.users.assign(age=[50, 51])).save(tmp_path / "study")
+    assert own.read_text() == "mine"
+    gone = [path.name.split("-")[0] for path in before if not path.exists()]
+    assert gone == ["users"]
+
+
+def test_a_manifest_cannot_name_what_is_deleted(tiny: Dataset, tmp_path: Path) -> None:
+    tiny.save(tmp_path / "study")
+    (tmp_path / "mine.parquet").write_text("mine")
+    manifest = tmp_path / "study" / parquet.MANIFEST
+    contents = json.loads(manifest.read_text())
+    contents["files"] |= {"users": "../mine.parquet", "habits": ".."}
+    manifest.write_text(json.dumps(contents))
+    tiny.save(tmp_path / "study")
+    assert (tmp_path / "mine.parquet").read_text() == "mine"
+    assert_same(Dataset.load(tmp_path / "study"), tiny)
+
+
+@pytest.mark.parametrize("name", ["users-2024.parquet", "thesis.docx", "dataset.json"])
+def test_a_folder_of_something_else_is_refused(tiny: Dataset, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(DatasetError, match=re.escape(name)):
+        tiny.save(tmp_path)
+    assert files(tmp_path) == {name: b"mine"}
+
+
+def test_a_folder_without_a_manifest_but_of_our_own_files_is_written(tiny: Dataset, tmp_path: Path) -> None:
+    tiny.save(tmp_path)
+    (tmp_path / parquet.MANIFEST).unlink()  # as after a crash before the manifest came
+    (tmp_path / "users.parquet").write_text("by hand")
+    tiny.save(tmp_path)
+    assert_same(Dataset.load(tmp_path), tiny)
+
+
+def test_saving_through_a_link_keeps_the_link_and_the_mode(tiny: Dataset, tmp_path: Path) -> None:
+    real, link = tmp_path / "disk" / "study.db", tmp_path / "study.db"
+    tiny.save(real)
+    real.chmod(0o600)
+    link.symlink_to(real)
+    tiny.replace(metadata={"source": "again"}).save(link)
+    assert link.is_symlink()
+    assert Dataset.load(real).metadata == {"source": "again"}
+    assert real.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in real.parent.iterdir()] == ["study.db"]
 
 
 def test_a_file_where_a_folder_is_meant_and_the_reverse(tiny: Dataset, tmp_path: Path) -> None:
