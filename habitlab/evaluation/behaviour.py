@@ -256,8 +256,7 @@ def dip(held: Holdings, *, survivors: bool = False, resamples: int = 1000, seed:
     `held` is that of `cycle_data`.
     """
     last = DIP[2][1]
-    reached = held.pairs["exit_day" if survivors else "followup"].to_numpy()
-    keep = (held.day <= last) & (reached[held.pair] >= last)
+    keep = dip_days(held, survivors=survivors)
     if not keep.any() or held.day[keep].max() < last:
         raise MissingColumn(f"needs habits followed for {last} days from adoption; this dataset has none")
     size = last + 1
@@ -278,9 +277,16 @@ def dip(held: Holdings, *, survivors: bool = False, resamples: int = 1000, seed:
     return estimates.resample(sums, statistic, resamples=resamples, seed=seed)
 
 
+def dip_days(held: Holdings, *, survivors: bool = False) -> npt.NDArray[np.bool_]:
+    """Which days of `held` (days,) `dip` is made of."""
+    reached = held.pairs["exit_day" if survivors else "followup"].to_numpy()
+    inside = np.logical_or.reduce([(first <= held.day) & (held.day <= last) for first, last in DIP])
+    return inside & (reached[held.pair] >= DIP[2][1])
+
+
 def time_of_day(dataset: Dataset, *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Share of completions in each local hour: hour 0 to 23, `peak` whether the overview names it."""
-    hours = _hours(dataset)
+    hours = local_hours(dataset)
     hour = hours["hour"].to_numpy().astype(np.int64)
     users, uniques = pd.factorize(hours["user_id"])
     counts = np.bincount(users * 24 + hour, minlength=len(uniques) * 24).reshape(-1, 24).astype(float)
@@ -299,13 +305,14 @@ def time_of_day(dataset: Dataset, *, level: float = 0.95, resamples: int = 1000,
 
 def peak_share(dataset: Dataset, *, resamples: int = 1000, seed: int = 0) -> Resampled:
     """Share of completions whose local hour lies in one of the `PEAKS`."""
-    hours = _hours(dataset)
+    hours = local_hours(dataset)
     hour = hours["hour"].to_numpy()
     inside = np.logical_or.reduce([(low <= hour) & (hour < high) for low, high in PEAKS])
     return estimates.ratio(inside, 1.0, pd.factorize(hours["user_id"])[0], resamples=resamples, seed=seed)
 
 
-def _hours(dataset: Dataset) -> pd.DataFrame:
+def local_hours(dataset: Dataset) -> pd.DataFrame:
+    """Completions whose local hour is known: user_id, habit_id, date, hour."""
     dataset.require("habit_tracking.at", "users.zone")
     hours = temporal.completion_hours(dataset.habit_tracking, dataset.users)
     if hours.empty:

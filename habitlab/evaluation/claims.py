@@ -337,7 +337,7 @@ def _all_of(parts: Sequence[Resampled], names: Sequence[str], draw: Draw, n: int
         float(low.min()),
         float(high.min()),
         n,
-        float(min(1.0, 2 * one_sided.max())),
+        float(np.minimum(1.0, 2 * one_sided.max())),  # NaN where a part could not be tested
         f"{method}; least favourable of {len(estimate)} contrasts: {least}",
         missing,
     )
@@ -356,11 +356,10 @@ def _midway_dip(dataset: Dataset, draw: Draw) -> Measured:
     held = behaviour.cycle_data(dataset)
     names = ("days 1-3 less 7-14", "days 22-35 less 7-14")
     active, survivors = (behaviour.dip(held, survivors=only, **draw.again) for only in (False, True))
-    n = len(held.pairs)
-    beside = [
-        _finding(_column(survivors, 1), draw, "midway_dip_survivors", f"{names[1]}, those held to day 35", n, METHOD)
-    ]
-    return replace(_all_of([active], names, draw, n, METHOD), naive=tuple(beside))
+    n, left = (len(np.unique(held.pair[behaviour.dip_days(held, survivors=only)])) for only in (False, True))
+    label = f"{names[1]}, those held to day 35"
+    beside = _finding(_column(survivors, 1), draw, "midway_dip_survivors", label, left, METHOD)
+    return replace(_all_of([active], names, draw, n, METHOD), naive=(beside,))
 
 
 METHOD = "cluster bootstrap by user (BCa)"
@@ -378,10 +377,11 @@ def _column(resampled: Resampled, column: int) -> Resampled:
 
 def _time_of_day_peaks(dataset: Dataset, draw: Draw) -> Measured:
     share = behaviour.peak_share(dataset, **draw.again)
-    # Without zones the peaks of each zone lie elsewhere on the clock (D43).
-    greenwich = behaviour.peak_share(dataset.replace(users=dataset.users.assign(zone="UTC")), **draw.again)
+    # Without zones the peaks of each zone lie elsewhere on the clock (D43). Users without a zone stay out of both.
+    utc = dataset.users["zone"].where(dataset.users["zone"].isna(), "UTC")
+    greenwich = behaviour.peak_share(dataset.replace(users=dataset.users.assign(zone=utc)), **draw.again)
     above = replace(share, estimate=share.estimate - 0.5, replicates=share.replicates - 0.5)
-    completions = int((dataset.habit_tracking["status"] == "done").sum())
+    completions = len(behaviour.local_hours(dataset))
     local, universal = (
         _finding(
             found,
@@ -413,12 +413,13 @@ def _demographics_category(dataset: Dataset, draw: Draw) -> Measured:
         label = f"Cramer V of {name.replace('_', ' ')} and category"
         beside.append(Estimate(f"cramers_v_{name}", label, v, low, high, draw.level, len(part), "V", METHOD))
     v, low, high = (np.array(ends).max(axis=0) - STRONG).tolist()
-    name = names[int(np.argmax([end[0] for end in ends]))].replace("_", " ")
+    strongest = int(np.argmax([end[0] for end in ends]))
+    name = names[strongest].replace("_", " ")
     return Measured(
         v,
         low,
         high,
-        len(pairs),
+        beside[strongest].n,
         min(1.0, min(p_values) * len(names)),
         f"bias-corrected Cramer V; {METHOD}; strongest of {len(names)}: {name}",
         levels=tuple(beside),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from habitlab.dataset import Dataset
-from habitlab.evaluation import claims
+from habitlab.evaluation import behaviour, claims
 from habitlab.evaluation.claims import REGISTER, Draw, evaluate, verdict
 from habitlab.evaluation.estimates import Resampled
 
@@ -128,6 +128,7 @@ class TestParts:
         found = claims._all_of([part], ["a", "b"], Draw(), 500, "method")
         assert verdict(found.ci_low, found.ci_high, reported=None) == "not testable"
         assert found.reason.startswith("b: undefined")
+        assert np.isnan(found.p_value)
 
 
 class TestRegister:
@@ -183,6 +184,65 @@ class TestNothingPlanted:
             ordinary_people(20, 60), resamples=50, truth={"midway_dip": 0.1}, figures={"midway_dip": "cycle"}
         )[0]
         assert (found.key, found.truth, found.figure) == ("midway_dip", 0.1, "cycle")
+
+
+class TestNumbers:
+    """`n` counts what an estimate is made of, not what the data hold."""
+
+    def test_of_the_dip_is_that_of_pairs_with_a_day_in_it(self, dataset, results):
+        held = behaviour.cycle_data(dataset)
+        used = pd.DataFrame({"pair": held.pair, "day": held.day}).join(held.pairs[["followup", "exit_day"]], on="pair")
+        used = used[used["day"].isin([1, 2, 3, *range(7, 15), *range(22, 36)])]
+        followed, survived = (used.loc[used[end] >= 35, "pair"].nunique() for end in ("followup", "exit_day"))
+        result = results["midway_dip"]
+        assert (result.n, result.naive[0].n) == (followed, survived)
+        assert survived < followed < len(held.pairs)
+
+    def test_of_hours_is_that_of_completions_with_a_local_hour(self, few):
+        """Where some have no zone and some rows no instant; read in UTC, the same completions count."""
+        tracking, users = few.habit_tracking, few.users
+        zone = users["zone"].where(np.arange(len(users)) % 3 > 0).replace("UTC", "Asia/Tokyo")
+        at = tracking["at"].where(np.arange(len(tracking)) % 5 > 0)
+        result = measured(
+            "time_of_day_peaks", few.replace(users=users.assign(zone=zone), habit_tracking=tracking.assign(at=at))
+        )
+        zoned = tracking["user_id"].isin(users["user_id"][zone.notna()])
+        used = at[zoned & at.notna() & (tracking["status"] == "done")]
+        assert result.n == result.levels[0].n == result.naive[0].n == len(used) < (tracking["status"] == "done").sum()
+        for number, shift in ((result.levels[0], 9), (result.naive[0], 0)):
+            hour = (used.dt.hour + shift) % 24
+            assert number.estimate == pytest.approx(hour.isin([6, 7, 19, 20]).mean())
+
+    def test_of_demography_is_that_of_pairs_with_the_strongest_attribute(self, few):
+        users = few.users
+        gender = users["gender"].where(np.arange(len(users)) % 4 > 0)
+        age = users["age"].where(np.arange(len(users)) % 3 > 0)
+        result = measured("demographics_category", few.replace(users=users.assign(gender=gender, age=age)))
+        pairs = few.adoptions["user_id"]
+        of_gender, of_age = (pairs.isin(users["user_id"][known.notna()]).sum() for known in (gender, age))
+        assert [level.n for level in result.levels] == [of_gender, of_age]
+        strongest = max(result.levels, key=lambda level: level.estimate)
+        assert result.n == strongest.n < len(pairs)
+
+
+def measured(key, dataset):
+    return claims._MEASURES[key](dataset, Draw(resamples=60))
+
+
+def test_naive_readings_are_in_a_unit_of_what_stands_beside(results):
+    """In that of the claim, of a level of it, or of the true effect, which for what has one is a difference."""
+    units = {number.key: number.unit for result in results.values() for number in result.naive}
+    assert units == {
+        "midway_dip_survivors": "share difference",
+        "peak_share_utc": "share",
+        "optimal_duration_raw": "share difference",
+        "clear_description_confounded": "share",
+        "concurrent_habits_slope": "share difference",
+        "concurrent_habits_at_end": "r",
+        "consistent_time_longest_streak": "r",
+        "goal_setting_difference": "share difference",
+    }
+    assert results["time_of_day_peaks"].levels[0].unit == "share"
 
 
 def test_few_completions_do_not_look_consistent():
@@ -252,6 +312,7 @@ class TestPoorData:
         for result in evaluate(poor(few), resamples=300):
             assert (result.verdict == "not testable") == np.isnan(result.ci_low)
             assert bool(result.reason) == (result.verdict == "not testable")
+            assert np.isnan(result.p_value) == np.isnan(result.q_value) == (result.verdict == "not testable")
             assert result.verdict != "reproduced"
 
     def test_one_user_answers_nothing_by_user(self, few):
