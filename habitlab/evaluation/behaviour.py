@@ -374,12 +374,16 @@ def retention(
     return _frame(index, resampled, level, users, number, f"Kaplan-Meier; {_BOOTSTRAP}")
 
 
+_MADE_OF = {"minutes_band": "minutes", "frequency": "target", "occasions_a_day": "target"}
+"""Columns of `habits` from which those of `Holdings.pairs` come."""
+
+
 def grouped(pairs: pd.DataFrame, by: str | None) -> tuple[pd.DataFrame, list[str]]:
     """Pairs whose group is known, with `code`, and the names of the groups in their order."""
     if by is None:
         return pairs.assign(code=0), ["all"]
     if by not in pairs or pairs[by].isna().all():
-        raise MissingColumn(f"needs `{by}` in `habits`; this dataset has none")
+        raise MissingColumn(f"needs `{_MADE_OF.get(by, by)}` in `habits`; this dataset has none")
     pairs = pairs[pairs[by].notna()]
     names = [str(name) for name in pd.Categorical(pairs[by]).remove_unused_categories().categories]
     return pairs.assign(code=pd.Categorical(pairs[by].astype(str), categories=names).codes.astype(np.int64)), names
@@ -620,7 +624,10 @@ def demographics(
 
 
 def demographics_data(dataset: Dataset) -> pd.DataFrame:
-    """Pairs with category, and gender and age band of their users as far as the data hold them."""
+    """Pairs with category, and gender and age band of their users as far as the data hold them.
+
+    Bands are those of `AGE_BANDS`, or `users.age_band` as it is where nobody's `age` is known.
+    """
     dataset.require("habits.category")
     pairs = holdings(dataset).pairs
     pairs = pairs[pairs["category"].notna()]
@@ -631,6 +638,8 @@ def demographics_data(dataset: Dataset) -> pd.DataFrame:
     if "age" in users and users["age"].notna().any():
         band = pd.cut(users["age"], [*AGE_BANDS.values(), np.inf], labels=list(AGE_BANDS), right=False)
         frame = frame.assign(age_band=band.astype("str"))
+    elif "age_band" in users and users["age_band"].notna().any():  # of sources that tell no years
+        frame = frame.assign(age_band=users["age_band"].astype("str"))
     if frame.shape[1] == 1:
         raise MissingColumn("needs `gender` or `age` in `users`; this dataset has neither")
     return pairs[["user_id", "category"]].assign(category=pairs["category"].astype("str")).merge(frame, on="user_id")

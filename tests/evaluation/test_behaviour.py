@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from habitlab.dataset import Dataset, MissingColumn
+from habitlab.dataset.importers import import_source
 from habitlab.evaluation import behaviour
 from habitlab.simulation import simulate
 
@@ -336,6 +337,35 @@ class TestHabits:
         table = behaviour.demographics(dataset, permutations=99, **QUICK)
         assert table["attribute"].tolist() == ["gender", "age_band"]
         assert (table["q_value"] >= table["p_value"]).all()
+
+    @pytest.mark.parametrize("age", [{}, {"age": np.nan}])
+    def test_ages_known_as_bands_only(self, dataset, age):
+        bands = np.where(np.arange(len(dataset.users)) % 2, "<30", ">=30")
+        users = dataset.users.drop(columns="age").assign(age_band=bands, **age)
+        users.loc[users.index[:5], "age_band"] = None
+        pairs = behaviour.demographics_data(dataset.replace(users=users))
+        of_user = pairs.groupby("user_id")["age_band"].first()
+        expected = users.set_index("user_id")["age_band"].reindex(of_user.index)
+        assert of_user.isna().tolist() == expected.isna().tolist()
+        assert of_user.dropna().tolist() == expected.dropna().tolist()
+        assert behaviour.attributes(pairs) == ["gender", "age_band"]
+
+    def test_years_come_before_bands(self, dataset):
+        pairs = behaviour.demographics_data(dataset.replace(users=dataset.users.assign(age_band="<30")))
+        assert set(pairs["age_band"]) == {"18 to 24", "25 to 39", "40 to 59", "60 and over"}
+
+    def test_bands_of_real_people_are_read(self, shared_data):
+        people = import_source(shared_data / "lifesnaps").dataset
+        assert set(behaviour.demographics_data(people)["age_band"].dropna()) == {"<30", ">=30"}
+
+    @pytest.mark.parametrize(
+        ("by", "column"), [("minutes_band", "minutes"), ("frequency", "target"), ("difficulty", "difficulty")]
+    )
+    def test_what_is_missing_is_said_in_the_contract_s_words(self, dataset, by, column):
+        for less in (dataset.habits.drop(columns=column), dataset.habits.assign(**{column: None})):
+            for analysis in (behaviour.completion_by, behaviour.retention_by):
+                with pytest.raises(MissingColumn, match=f"^needs `{column}` in `habits`"):
+                    analysis(dataset.replace(habits=less), by)
 
 
 @pytest.mark.parametrize(
