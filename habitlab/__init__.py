@@ -25,10 +25,22 @@ def open_dataset(source: str | Path = SAMPLE) -> Dataset:
 
 
 def open_truth(source: str | Path) -> dict[str, float]:
-    """Return the true causal effects behind claims, by the claim's key; empty where nobody knows them (real data)."""
-    from habitlab.simulation import load_truth
+    """Return the true causal effects behind claims, by the claim's key; empty where nobody knows them (real data).
 
-    try:
-        return load_truth(source).attrs["average_effects"]
-    except FileNotFoundError:
-        return {}
+    A truth that lies beside a dataset but was made for another one is not told.
+    """
+    from habitlab.dataset.dataset import read_metadata
+    from habitlab.simulation import load_truth, world_of
+    from habitlab.simulation.adoption import adopt
+    from habitlab.simulation.truth import average_effects
+
+    if source == SAMPLE:
+        world = world_of(open_dataset())
+        effects = average_effects(world, adopt(world)[0])
+    else:
+        try:
+            truth, simulation = load_truth(source).attrs, read_metadata(source).get("simulation")
+        except FileNotFoundError:
+            return {}
+        effects = truth["average_effects"] if simulation is not None and truth.get("simulation") == simulation else {}
+    return {key: value for key, value in effects.items() if not key.endswith("_standardised")}

@@ -14,6 +14,7 @@ import numpy as np
 
 from habitlab.dataset import Dataset, DatasetError
 from habitlab.dataset.catalogue import load_catalogue
+from habitlab.dataset.dataset import read_metadata
 from habitlab.dataset.sqlite import replacing
 from habitlab.simulation.adoption import adopt
 from habitlab.simulation.effects import EFFECTS, knobs, parse_effects, resolve
@@ -30,6 +31,7 @@ __all__ = [
     "make_world",
     "parse_effects",
     "populate",
+    "refuse_real_data",
     "save",
     "simulate",
     "truth_path",
@@ -107,9 +109,33 @@ def world_of(dataset: Dataset) -> World:
     return dataclasses.replace(make_world(**dataset.metadata["simulation"]), catalogue=dataset.habits)
 
 
+def refuse_real_data(path: str | Path) -> None:
+    """Raise `DatasetError` if anything but a simulated dataset or an empty folder is at `path`."""
+    path = Path(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        why = "" if read_metadata(path).get("simulated") is True else "it does not say that it is simulated"
+    except DatasetError as error:
+        why = str(error)
+    if why:
+        raise DatasetError(
+            f"{path} exists and is not a simulated HabitLab dataset ({why}); it is left as it is: "
+            "name another place for the simulated data, or move it away first"
+        )
+
+
 def save(dataset: Dataset, path: str | Path) -> None:
-    """Write a simulated dataset to `path` and its truth beside it, where `load_truth(path)` finds it."""
-    truth = make_truth(world_of(dataset))
+    """Write a simulated dataset to `path` and its truth beside it, where `load_truth(path)` finds it.
+
+    Raises
+    ------
+    DatasetError
+        The dataset is not a simulated one, or something other than a simulated dataset is at `path`.
+    """
+    world = world_of(dataset)
+    refuse_real_data(path)
+    truth = make_truth(world)
     dataset.save(path)
     place = truth_path(path)
     with replacing(place) as temporary:

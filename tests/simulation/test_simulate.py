@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from habitlab import open_dataset, open_truth
+from habitlab.cli import main
 from habitlab.dataset import Dataset, DatasetError, violations
 from habitlab.dataset.quality import overlapping_sessions
 from habitlab.simulation import make_world, save, simulate, world_of
@@ -70,6 +72,56 @@ def test_a_dataset_knows_the_world_it_comes_from(tmp_path, tiny):
     assert world.effects["midway_dip"] == 0.5
     with pytest.raises(DatasetError, match="only simulated data"):
         world_of(tiny)
+
+
+@pytest.mark.parametrize("name", ["x.db", "x"])
+def test_only_a_simulated_dataset_is_replaced(tmp_path, tiny, name):
+    path = tmp_path / name
+    save(simulate(5, 5, seed=1), path)
+    save(simulate(6, 5, seed=1), path)
+    assert len(Dataset.load(path).users) == 6
+    tiny.save(path)
+    with pytest.raises(DatasetError, match=r"x.* not a simulated HabitLab dataset.*another"):
+        save(simulate(5, 5, seed=1), path)
+    assert Dataset.load(path).users.equals(tiny.users)
+
+
+@pytest.mark.parametrize("content", [b"", b"my thesis", b"SQLite format 3\0" + bytes(200)])
+def test_a_file_of_something_else_is_not_replaced(tmp_path, content):
+    (tmp_path / "x.db").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"x\.db .*not a simulated HabitLab dataset"):
+        save(simulate(5, 5, seed=1), tmp_path / "x.db")
+    assert (tmp_path / "x.db").read_bytes() == content
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.docx").write_bytes(content)
+    with pytest.raises(DatasetError, match="folder"):
+        save(simulate(5, 5, seed=1), tmp_path / "folder")
+    assert not (tmp_path / "folder.truth.parquet").exists()
+
+
+def test_the_command_refuses_before_it_simulates(tmp_path, tiny, monkeypatch, capsys):
+    tiny.save(tmp_path / "x.db")
+    monkeypatch.setattr("habitlab.simulation.simulate", lambda **_: pytest.fail("simulated for nothing"))
+    monkeypatch.setattr("sys.argv", ["habitlab", "simulate", "--out", str(tmp_path / "x.db")])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    assert "not a simulated HabitLab dataset" in capsys.readouterr().err
+
+
+def test_the_truth_of_other_data_is_not_told(tmp_path, tiny):
+    save(simulate(20, 30, seed=6), tmp_path / "x.db")
+    told = open_truth(tmp_path / "x.db")
+    assert set(told) == {"goal_setting_completion", "concurrent_habits_completion", "clear_description_adoption"}
+    simulate(20, 30, seed=7).save(tmp_path / "x.db")
+    assert open_truth(tmp_path / "x.db") == {}
+    tiny.save(tmp_path / "x.db")
+    assert open_truth(tmp_path / "x.db") == {}
+
+
+def test_the_truth_of_the_sample_is_told(tmp_path):
+    save(open_dataset("sample"), tmp_path / "x.db")
+    assert open_truth("sample") == open_truth(tmp_path / "x.db") != {}
 
 
 def test_a_habit_is_adopted_before_it_is_done_and_not_logged_after_it_is_given_up(data):
