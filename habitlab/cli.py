@@ -77,8 +77,9 @@ def simulate(
     ] = None,
 ) -> None:
     """Make a population whose true behaviour is known; the truth is kept beside it."""
-    from habitlab.simulation import parse_effects, save, simulate
+    from habitlab.simulation import parse_effects, refuse_real_data, save, simulate
 
+    refuse_real_data(out)
     effects = parse_effects(set_ or [])
     world = simulate(users=users, days=days, seed=seed, effects=effects, retention=retention)
     save(world, out)
@@ -102,10 +103,12 @@ def import_(
 
     from habitlab.dataset import Dataset
     from habitlab.dataset.importers import import_source
+    from habitlab.dataset.merge import alone
 
-    before = Dataset.load(out) if out.exists() else None
-    result = import_source(source, format=format_, into=before, user=user, today=date.today())
-    result.dataset.save(out)
+    with alone(out):  # two imports at once would each miss what the other adds
+        before = Dataset.load(out) if out.exists() else None
+        result = import_source(source, format=format_, into=before, user=user, today=date.today())
+        result.dataset.save(out)
     _print(str(result.report))
     _summarise(result.dataset, out)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from habitlab.dataset import Dataset
 from habitlab.dataset.importers import ImportResult, detect, import_source
-from habitlab.dataset.importers.entries import CONFLICTING, IMPLIED, REPEATED, within_met_target
+from habitlab.dataset.importers.entries import CONFLICTING, IMPLIED, REPEATED, lacking
 from habitlab.dataset.importers.reading import combine_days, decode, parse_days, text_tables
 from tests.dataset import tracker_files as files
 
@@ -158,15 +158,38 @@ class TestUnmentionedDays:
     """The scheduled days between a habit's first and last row that the source does not mention are missed."""
 
     @settings(deadline=None)
-    @given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 6), st.integers(1, 14))
-    def test_days_within_a_met_target_are_those_that_some_window_covers(self, done: list[bool], times: int, days: int):
-        covered = [False] * len(done)
-        for start in range(1 - days, len(done)):
-            window = range(max(start, 0), min(start + days, len(done)))
-            if sum(done[day] for day in window) >= times:
-                for day in window:
-                    covered[day] = True
-        assert within_met_target(np.array(done), times, days).tolist() == covered
+    @given(
+        st.lists(st.sampled_from(["settled", "free", "other"]), min_size=1, max_size=40),
+        st.integers(1, 6),
+        st.integers(2, 14),
+        st.integers(0, 6),
+    )
+    def test_each_period_lacks_what_it_has_too_few_of(self, said: list[str], times: int, days: int, weekday: int):
+        expected = [False] * len(said)
+        for start in range(-weekday if days == 7 else 0, len(said), days):
+            period = range(max(start, 0), min(start + days, len(said)))
+            missing = len(period) * times // days - sum(said[day] == "settled" for day in period)
+            free = [day for day in period if said[day] == "free"]
+            for day in free[::-1][: max(missing, 0)]:
+                expected[day] = True
+        array = np.array(said)
+        assert lacking(array == "settled", array == "free", times, days, weekday).tolist() == expected
+
+    def test_two_of_three_times_a_week_is_two_thirds(self, tmp_path: Path):
+        monday = date(2024, 1, 1)
+        done = [monday + timedelta(days=7 * week + day) for week in range(12) for day in (0, 6)]
+        path = files.write_old_loop(tmp_path / "a", [(1, "Run", 3, 7)], [(1, str(day)) for day in done])
+        result = import_source(path)
+        assert pd.Series(days_of(result, "run")).value_counts().to_dict() == {"done": 24, "missed*": 12}
+        assert any(note.startswith("derived: ") for note in result.report.notes)
+
+    def test_stated_misses_and_skips_take_their_place(self, tmp_path: Path):
+        said = [(1, "2024-03-04", 2), (1, "2024-03-05", 0), (1, "2024-03-06", 3), (1, "2024-03-17", 2)]
+        path = files.write_loop(tmp_path / "a", [(1, "Run", 3, 7, 0, 0, 0.0, "")], said)
+        assert days_of(import_source(path), "run") == {
+            "03-04": "done", "03-05": "missed", "03-06": "skipped", "03-15": "missed*", "03-16": "missed*",
+            "03-17": "done",
+        }  # fmt: skip
 
     def test_daily(self, tmp_path: Path):
         path = files.write_old_loop(tmp_path / "a", [(1, "Run", 1, 1)], [(1, "2024-03-01"), (1, "2024-03-04")])
@@ -180,10 +203,10 @@ class TestUnmentionedDays:
         result = import_source(path)
         days = days_of(result, "run")
         assert {day: status for day, status in days.items() if status == "done"}.keys() == {d[5:] for d in done}
-        # The three of 4 to 8 March keep the week until the 10th, which still holds them; then nothing is kept.
+        # The three of 4 to 8 March keep that week; the two weeks after it lack three each, the last one is a day long.
         missed = [day for day, status in days.items() if status == "missed*"]
-        assert (missed[0], missed[-1]) == ("03-11", "03-24")
-        assert result.report.derived == {"missed": len(missed)} == {"missed": 14}
+        assert missed == ["03-15", "03-16", "03-17", "03-22", "03-23", "03-24"]
+        assert result.report.derived == {"missed": 6}
 
     def test_days_outside_first_and_last_are_no_rows(self, tmp_path: Path):
         path = files.write_tickmate(

@@ -1,5 +1,7 @@
 """Importing into a dataset: the same source twice changes no byte, a newer backup extends the same person."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from habitlab.cli import import_
 from habitlab.dataset import Dataset, DatasetError
 from habitlab.dataset.importers import import_source
 from habitlab.dataset.importers.entries import Tracker, assemble
@@ -169,3 +172,23 @@ class TestMerge:
         merged = merge(Dataset(users=users, habits=habits), Dataset(users=users, habits=habits[:1]))
         assert merged.habits["activity_type"].tolist() == [["physical"], ["mental", "social"]]
         assert merged.users["goal_set"].tolist() == [True]
+
+
+def test_two_imports_at_once_both_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Dataset.load
+
+    def slow(path: Path) -> Dataset:
+        dataset = load(path)
+        time.sleep(0.3)
+        return dataset
+
+    def call(person: str) -> None:
+        path = files.write_old_loop(tmp_path / person, HABIT, [(1, "2024-03-01")])
+        import_(path, tmp_path / "out" / "all.db", user=person)
+
+    call("first")
+    monkeypatch.setattr(Dataset, "load", slow)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(call, ["ann", "ben", "cy"]))
+    assert load(tmp_path / "out" / "all.db").users["user_id"].tolist() == ["ann", "ben", "cy", "first"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["all.db"]

@@ -3,8 +3,10 @@
 - One row a habit and day. Of several entries of a day the strongest counts: done, then skipped, missed, unknown.
 - Habits of the same name (case and blanks aside) and the same schedule are one habit listed twice.
 - A day between a habit's first and last row that the source does not mention is missed, and is marked as derived,
-  unless it was not scheduled: its weekday is not one of the habit's, or for k times in n days it lies in some n days
-  on end that hold at least k done days. So no day of a week whose target was met is ever called missed.
+  if it was scheduled, as every day of a daily habit and the named weekdays of others are.
+- For k times in n days nobody said which days: so many days are missed as each period lacks to k, after those stated
+  done, missed or skipped; namely its latest unmentioned ones. Periods are calendar weeks for n = 7, else n days on end
+  from the habit's first row. A first or last period that is cut short has its share of k, rounded down.
 - For a habit whose value is to stay below a target, silence says nothing: such days are unknown.
 """
 
@@ -232,6 +234,12 @@ def _gaps(
     gaps = gaps.astype({"habit_id": "str", "day": "datetime64[s]"})
 
     notes = []
+    schedule = definitions.loc[gaps["habit_id"]]
+    if ((schedule["days"] > 1) & schedule["weekdays"].isna()).any():
+        notes.append(
+            "derived: which days were meant is not known of habits for k times in n days; so many days as a period "
+            "(a calendar week for n = 7) lacks to k are derived, its latest unmentioned ones"
+        )
     if meaning == "whichever":
         stated = int((rows["status"] == Status.MISSED).sum())
         meaning = "unknown" if stated and stated >= len(gaps) else "missed"
@@ -257,18 +265,30 @@ def _unmentioned(rows: pd.DataFrame, filled_in: pd.Series, habit: pd.Series) -> 
     calendar = np.arange(first, last + 1)
     free = np.isin(calendar, np.concatenate([days, filled_in.to_numpy("datetime64[D]")]), invert=True)
     if isinstance(habit["weekdays"], (list, tuple)):
-        free &= np.isin((calendar.astype("int64") + 3) % 7, habit["weekdays"])  # 1970-01-01 was a Thursday
+        free &= np.isin(_weekday(calendar), habit["weekdays"])
     elif habit["days"] > 1:
-        done = np.isin(calendar, days[(rows["status"] == Status.DONE).to_numpy()])
-        free &= ~within_met_target(done, int(habit["times"]), int(habit["days"]))
+        settled = np.isin(calendar, days[(rows["status"] != Status.UNKNOWN).to_numpy()])
+        free = lacking(settled, free, int(habit["times"]), int(habit["days"]), int(_weekday(first)))
     return calendar[free]
 
 
-def within_met_target(done: np.ndarray, times: int, days: int) -> np.ndarray:
-    """Whether each day lies in some `days` days on end that hold at least `times` done ones (bool, a day each)."""
-    window = np.ones(days)
-    met = np.convolve(done, window) > times - 0.5  # met[i]: the days that end with day i
-    return np.convolve(met, window, mode="full")[days - 1 : days - 1 + len(done)] > 0.5
+def lacking(settled: np.ndarray, free: np.ndarray, times: int, days: int, weekday: int) -> np.ndarray:
+    """Choose the days that a habit of `times` in `days` days lacks (bool, a day each; all arrays alike).
+
+    Of each period the latest `free` days are chosen, as many as its `settled` days (done, missed or skipped) lack to
+    `times`, or to its share of them, rounded down, where the first or the last period is cut short. Periods of 7 days
+    begin on Mondays, and `weekday` is that of the first day (Monday 0); others begin with the first day.
+    """
+    period = (np.arange(len(free)) + (weekday if days == 7 else 0)) // days
+    scheduled = np.bincount(period) * times // days
+    open_places = np.maximum(scheduled - np.bincount(period, settled).astype("int64"), 0)
+    so_far = np.cumsum(free)
+    still_to_come = so_far[np.searchsorted(period, period, side="right") - 1] - so_far  # free days later in the period
+    return free & (still_to_come < open_places[period])
+
+
+def _weekday(days: np.ndarray) -> np.ndarray:
+    return (days.astype("int64") + 3) % 7  # 1970-01-01 was a Thursday
 
 
 def _day_numbers(days: pd.Series) -> np.ndarray:
