@@ -18,14 +18,17 @@ from habitlab.dataset.dataset import read_metadata
 from habitlab.dataset.sqlite import replacing
 from habitlab.simulation.adoption import adopt
 from habitlab.simulation.effects import EFFECTS, knobs, parse_effects, resolve
+from habitlab.simulation.interventions import Arms, draw_arms
 from habitlab.simulation.tables import make_tables
 from habitlab.simulation.truth import load_truth, make_truth, truth_path
 from habitlab.simulation.world import Course, World, parameters
 
 __all__ = [
     "EFFECTS",
+    "Arms",
     "Course",
     "World",
+    "draw_arms",
     "load_truth",
     "make_truth",
     "make_world",

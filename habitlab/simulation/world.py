@@ -58,6 +58,8 @@ HOUR_SPREAD, HOUR_SLOPE = 0.8, 0.8  # median standard deviation of a pair's hour
 GIVING_UP = 0.0022  # a day
 GIVING_UP_BY_CATEGORY = np.array([0.0, 0.9, -0.8, -0.8, 0.0, 0.0, 0.0, 0.0, 0.0])
 GIVING_UP_BY_LOGIT, GIVING_UP_WEEKLY = -0.4, 0.9
+# G7: a programme runs so many days from the start of a habit
+PROGRAMME_DAYS = 28
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,6 +308,8 @@ class World:
         *,
         goal: npt.ArrayLike | None = None,
         until: npt.ArrayLike | None = None,
+        lift: npt.ArrayLike | None = None,
+        lasts: npt.ArrayLike = False,
     ) -> Course:
         """Tell what happens when users adopt habits.
 
@@ -321,6 +325,17 @@ class World:
             Whether the user has set a goal; by default as in this world.
         until
             Day of the world before which to stop, by default the world's last.
+        lift
+            Relative rise of the rate of completion by an incentive during the first `PROGRAMME_DAYS` days (pairs,), for
+            somebody with no automaticity; it shrinks to none as automaticity grows (G7). By default no incentive.
+            What it adds builds no habit (an assumption): else nearly every programme would be felt for months.
+        lasts
+            Whether the lift stays after the programme (pairs,), by default not.
+
+        Raises
+        ------
+        ValueError
+            A lift is negative or not finite.
         """
         user, habit = np.asarray(user, dtype=np.int64), np.asarray(habit, dtype=np.int64)
         start = np.broadcast_to(np.asarray(start, dtype=np.int64), user.shape)
@@ -344,10 +359,10 @@ class World:
             day=order * per_days[pair] // times[pair],
             done=np.zeros(len(pair), dtype=bool),
         )
-        self._live(course, self.logit(user, habit, load, goal))
+        self._live(course, self.logit(user, habit, load, goal), _lifts(lift, lasts, user.shape))
         return course
 
-    def _live(self, course: Course, logit: Floats) -> None:
+    def _live(self, course: Course, logit: Floats, lifts: npt.NDArray[np.float32] | None) -> None:
         """Fill `course.done`."""
         user, habit = course.user, course.habit
         learning, persistence = self.learning(user, habit), self.persistence(user, habit)
@@ -366,6 +381,7 @@ class World:
                 persistence[members],
                 keys[members],
                 weekday[members],
+                None if lifts is None else lifts[:, members],
             )
 
     def _live_together(
@@ -377,6 +393,7 @@ class World:
         persistence: Floats,
         keys: npt.NDArray[np.uint64],
         weekday: Floats,
+        lifts: npt.NDArray[np.float32] | None,
     ) -> None:
         """Fill `course.done` for pairs of one schedule, all their n-th occasions at once."""
         habit = course.habit[members[0]]
@@ -392,6 +409,7 @@ class World:
         streak = np.float32(STREAK if self.streaks_shown else 0.0)
         automatic = np.zeros(len(members), dtype=np.float32)
         before = np.zeros(len(members), dtype=np.float32)
+        expected = np.zeros(len(members), dtype=np.float32)
         keys = keys + (start.astype(np.uint64) + np.uint64(1)) * STEP  # as `noise.further`, by day of the world
         steps = np.arange(last + 1, dtype=np.uint64) * STEP
         for j in range(int(occasions[0])):
@@ -403,11 +421,20 @@ class World:
             if j:
                 x += streak * (2 * last_time - 1)
             chance = 1 / (1 + np.exp(-x))
+            if lifts is not None:
+                # The chance today as seen from the first day: what persistence has made of all the chances so far.
+                kept = persist[:n] * np.float32(routine(day))
+                expected[:n] = chance + kept * (expected[:n] - chance) if j else chance
+                more = lifts[int(day >= PROGRAMME_DAYS), :n] * (1 - automatic[:n])
+                # So many of the misses as raise that chance by the lift.
+                won = np.minimum(more * expected[:n] / (1 - expected[:n]), 1)
             if j:
                 chance += persist[:n] * np.float32(routine(day)) * (last_time - chance)
             noise = mix(keys[:n] + steps[day]) >> np.uint64(40)
-            done = noise.astype(np.float32) * np.float32(2.0**-24) < chance
-            course.done[place[:n] + j] = done
+            draw = noise.astype(np.float32) * np.float32(2.0**-24)
+            done = draw < chance
+            course.done[place[:n] + j] = done if lifts is None else draw < chance + (1 - chance) * won
+            # What an incentive adds builds neither streak nor routine nor automaticity: most arms leave nothing behind.
             before[:n] = done
             grown = automatic[:n]
             grown += before[:n] * learn[:n] * (1 - grown) - (1 - before[:n]) * np.float32(FORGETTING) * grown
@@ -419,6 +446,16 @@ COMMITMENT_SCALE = np.array([-1.5, -0.5, 0.5, 1.5])
 def routine(day: int) -> float:
     """Share of its persistence that a habit has after so many days: what no routine carries yet follows the mood."""
     return 1 - float(np.exp(-day / ROUTINE_DAYS))
+
+
+def _lifts(lift: npt.ArrayLike | None, lasts: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.float32] | None:
+    """Lift during the programme and after it (2, pairs); None if there is no programme."""
+    if lift is None:
+        return None
+    during = np.broadcast_to(np.asarray(lift, dtype=np.float32), shape)
+    if not (np.isfinite(during) & (during >= 0)).all():
+        raise ValueError("lift must be 0 or more for every pair: 0.2 for a fifth more completions, 0 for none")
+    return np.stack([during, during * np.broadcast_to(np.asarray(lasts, dtype=bool), shape)])
 
 
 def _rarity(frequency: Floats) -> Floats:
