@@ -11,7 +11,7 @@ from habitlab.simulation.noise import Floats, Noise
 from habitlab.simulation.world import PROGRAMME_DAYS
 
 # The megastudy of gym visits (Milkman et al. 2021, doi:10.1038/s41586-021-04128-4).
-EFFECTIVE, LASTING = 0.45, 0.08
+EFFECTIVE, LASTING = 0.45, 0.08  # shares of all arms
 LEAST_LIFT, MOST_LIFT = 0.09, 0.27
 
 
@@ -32,8 +32,7 @@ class Arms:
 def draw_arms(seed: int, arms: int = 20) -> Arms:
     """Draw the arms of a megastudy: a control, which does nothing, and `arms` others.
 
-    Each arm works with a chance of 45 %, then by 9-27 %; of those that work, each lasts with a chance of 8 % (the study
-    found 8 % of all arms to do so, by significance; here it is 8 % of those that work). None of
+    Each arm works with a chance of 45 %, then by 9-27 %, and 8 % of all arms go on working after the programme. None of
     them fixes the hour: rigid times did worse than flexible ones (Beshears et al. 2021, doi:10.1287/mnsc.2020.3706).
     The first arms are the same however many are drawn.
 
@@ -51,5 +50,5 @@ def draw_arms(seed: int, arms: int = 20) -> Arms:
     return Arms(
         name=np.array(["control", *(f"arm {number}" for number in index[1:])], dtype=object),
         lift=np.where(works, size, 0.0),
-        lasts=works & (noise.uniform("arm lasts", index) < LASTING),
+        lasts=works & (noise.uniform("arm lasts", index) < LASTING / EFFECTIVE),
     )

@@ -109,7 +109,7 @@ def test_as_many_arms_work_and_last_as_in_the_megastudy():
     draws = [draw_arms(seed) for seed in range(300)]
     lift, lasts = np.concatenate([arms.lift[1:] for arms in draws]), np.concatenate([arms.lasts[1:] for arms in draws])
     works = lift > 0
-    for count, of, share in ((works.sum(), works.size, 0.45), (lasts.sum(), works.sum(), 0.08)):
+    for count, of, share in ((works.sum(), works.size, 0.45), (lasts.sum(), works.size, 0.08)):
         low, high = binom.interval(0.999, of, share)
         assert low <= count <= high
     assert not lasts[~works].any()
