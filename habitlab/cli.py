@@ -179,7 +179,6 @@ def _look(data: Path) -> None:
     try:
         with closing(sqlite3.connect(f"{data.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-            connection.execute("PRAGMA schema_version")
     except sqlite3.Error as error:
         raise ValueError(f"{data} is a damaged SQLite database: {error}") from error
     if "habit_tracking" not in tables:

@@ -13,14 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from habitlab.dataset.analyses import FEWEST, analyses
+from habitlab.dataset.analyses import FEWEST
 from habitlab.dataset.catalogue import normalise_name
 from habitlab.dataset.dataset import Dataset
 from habitlab.dataset.schema import TABLES, violations
-from habitlab.dataset.vocabulary import Status
+from habitlab.dataset.vocabulary import WEEKDAYS, Status
 
 __all__ = [
-    "analyses",
     "contract",
     "coverage",
     "duplicates",
@@ -34,8 +33,6 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 _OF_INTEREST = {
     "users": "registered_at",

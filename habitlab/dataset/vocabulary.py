@@ -125,3 +125,7 @@ class Purpose(StrEnum):
     PERSONALISATION = "personalisation"
     PROFILING = "profiling"
     SIMILAR_USERS = "similar users"
+
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+"""Days of the week as pandas numbers them, from 0."""

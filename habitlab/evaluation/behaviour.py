@@ -24,12 +24,11 @@ from scipy import stats
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.derived import minutes_band
-from habitlab.dataset.vocabulary import AdoptionSource
+from habitlab.dataset.vocabulary import WEEKDAYS, AdoptionSource
 from habitlab.evaluation import estimates
 from habitlab.evaluation.estimates import Floats, Resampled
 from habitlab.features import temporal
 from habitlab.features.days import DONE, KEY, MISSED, read_days
-from habitlab.features.profiles import WEEKDAYS
 
 HORIZON = 90
 """Days after adoption at which retention is read."""

@@ -19,15 +19,14 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse, stats
 
+from habitlab.dataset.analyses import FEWEST
+
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """Maps sums (resamples, columns) to values (resamples, values)."""
 
 Contrasts = Sequence[tuple[int, int]]
 """Pairs of values to compare: the first minus the second."""
-
-FEWEST = 10
-"""With fewer users than this no interval by user is given: on so few, none keeps its level."""
 
 MOST_UNDEFINED = 0.05
 """Largest share of resamples on which a statistic may be undefined before its interval is."""

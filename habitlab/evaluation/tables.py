@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from habitlab.dataset import Dataset, MissingColumn, quality
-from habitlab.dataset.vocabulary import Status
+from habitlab.dataset.vocabulary import WEEKDAYS, Status
 from habitlab.evaluation import behaviour, estimates
 from habitlab.evaluation.claims import METHOD, ClaimResult
 from habitlab.evaluation.estimates import Estimate, Resampled
-from habitlab.features.profiles import WEEKDAYS
 
 FIGURES = {
     "complexity_time_commitment": "claims",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from habitlab.dataset.vocabulary import WEEKDAYS
 from habitlab.features.days import (
     DONE,
     KEY,
@@ -24,8 +25,6 @@ from habitlab.features.rates import RatePrior
 
 _BINS = 96  # quarters of an hour
 _BLOCK = 4096  # people smoothed at once: 3 MB an array
-
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 def completion_hours(tracking: pd.DataFrame, users: pd.DataFrame, until: Day | None = None) -> pd.DataFrame:

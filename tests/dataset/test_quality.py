@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from habitlab.dataset import Dataset, quality
+from habitlab.dataset.analyses import analyses
 from habitlab.dataset.schema import TABLES
 
 FUNCTIONS = [getattr(quality, name) for name in quality.__all__]
@@ -482,25 +483,25 @@ def test_a_dataset_with_everything_can_be_analysed_in_full():
     data = Dataset(
         users=users, habits=habits, habit_tracking=frame, adoptions=adoptions, recommendations=recommendations
     )
-    found = quality.analyses(data)
+    found = analyses(data)
     assert found.loc[~found["can_run"], ["analysis", "why_not"]].to_numpy().tolist() == []
     assert set(found["caveat"]) == {""}
 
-    no_gender = quality.analyses(data.replace(users=users.drop(columns="gender")))
+    no_gender = analyses(data.replace(users=users.drop(columns="gender")))
     refused = no_gender[~no_gender["can_run"]]
     assert refused["analysis"].tolist() == ["gender and category"]
     assert "needs `gender`" in refused["why_not"].iloc[0]
 
 
 def test_an_analysis_says_everything_that_it_lacks():
-    why = line(quality.analyses(Dataset()), analysis="adoption cycle")["why_not"]
+    why = line(analyses(Dataset()), analysis="adoption cycle")["why_not"]
     assert "habit_tracking" in why
     assert "adoptions" in why
 
 
 def test_a_short_study_has_no_adoption_cycle_but_a_weekday():
     adoptions = pd.DataFrame({"user_id": ["ann"], "habit_id": ["walk"], "adopted_at": ["2025-01-06T00:00Z"]})
-    found = quality.analyses(dataset(month("ann", 20), adoptions=adoptions))
+    found = analyses(dataset(month("ann", 20), adoptions=adoptions))
     assert line(found, analysis="adoption cycle")["why_not"] == "needs 36 days of tracking; this dataset has 28"
     weekday = line(found, analysis="weekday")
     assert weekday["can_run"]
@@ -509,7 +510,7 @@ def test_a_short_study_has_no_adoption_cycle_but_a_weekday():
 
 def test_one_kind_of_habit_cannot_be_compared():
     habits = pd.DataFrame({"habit_id": ["walk"], "category": ["physical"], "minutes": [20], "target": ["1/1"]})
-    found = quality.analyses(dataset(month("ann", 20), habits=habits)).set_index("analysis")["why_not"]
+    found = analyses(dataset(month("ann", 20), habits=habits)).set_index("analysis")["why_not"]
     assert found["category"] == "needs habits of two categories; this dataset has 1"
     assert found["duration"] == "needs habits in two bands of minutes; this dataset has 1"
     assert found["frequency"] == "needs table `adoptions`; this dataset has none"
