@@ -21,8 +21,9 @@ def project() -> dict:
 
 @pytest.fixture(scope="module")
 def requirements(project: dict) -> dict[str, SpecifierSet]:
-    listed = [Requirement(r) for r in project["dependencies"] + project["optional-dependencies"]["dev"]]
-    return {r.name: r.specifier for r in listed}
+    extras = [entry for extra in project["optional-dependencies"].values() for entry in extra]
+    listed = [Requirement(r) for r in project["dependencies"] + extras]
+    return {r.name: r.specifier for r in listed if r.name != "habitlab"}
 
 
 @pytest.fixture(scope="module")
