@@ -52,7 +52,7 @@ def log_odds(world: World, user: Ints) -> Floats:
     people, habits, knobs = world.people, world.habits, world.knobs
     fit = knobs.complexity * COMMITMENT_SCALE[people.commitment[user], None] * habits.complexity
     able = -knobs.difficulty * EASE_OF_ABLE * people.ability[user, None] * (habits.difficulty - 3)
-    who = population.demography(people, knobs)[user][:, habits.category]
+    who = population.demography(people, knobs)[user].take(habits.category, axis=1)
     return fit + able + who + world.liking(user) + habits.popularity
 
 
@@ -75,7 +75,8 @@ def held_before(world: World, user: Ints) -> Bools:
     for _ in range(len(habits)):  # until what is needed needs nothing more
         before = held.sum()
         for habit, needed in enumerate(habits.requires):
-            held[:, needed] |= held[:, [habit]]
+            if needed:
+                held[:, needed] |= held[:, [habit]]
         if held.sum() == before:
             break
     return held
@@ -94,14 +95,13 @@ def adopt(world: World) -> tuple[Adoptions, Offers, list[list[str]]]:
     for begin in range(0, world.users, _BLOCK):
         user = np.arange(begin, min(begin + _BLOCK, world.users))
         held = held_before(world, user)
-        existing += [world.habits.ids[row].tolist() for row in held]
+        existing += population.ticked(world.habits.ids, held)
         odds = log_odds(world, user)
-        picked = _pick(world, user, np.where(suitable(world, user, held), odds, -np.inf))
+        allowed = suitable(world, user, held)
+        picked = _pick(world, user, allowed, odds)
         chosen.append(picked)
-        taken = held.copy()
-        taken[picked[0] - begin, picked[1]] = True
         # Nothing is offered that builds on a habit picked only just now.
-        allowed = suitable(world, user, held) & ~taken
+        allowed[picked[0] - begin, picked[1]] = False
         offered.append(_offer(world, user, allowed, adoption_probability(world, user, odds)))
     offers = Offers(*(np.concatenate(parts) for parts in zip(*offered, strict=True)))
     user, habit = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
@@ -117,28 +117,33 @@ def adopt(world: World) -> tuple[Adoptions, Offers, list[list[str]]]:
     return Adoptions(user, habit, start, load, recommended[order]), offers, existing
 
 
-def _pick(world: World, user: Ints, odds: Floats) -> tuple[Ints, Ints]:
-    """Let each user pick a few habits by their log-odds, without replacement (Gumbel's trick)."""
-    noise = world.noise
-    number = 1 + noise.pick(CHOSEN_SHARES, "number chosen", user)
-    score = odds + _gumbel(noise.uniform("chosen", user[:, None], np.arange(odds.shape[1])))
-    most = min(len(CHOSEN_SHARES), odds.shape[1])
-    best = np.argpartition(-score, most - 1, axis=1)[:, :most]
-    best = np.take_along_axis(best, np.argsort(-np.take_along_axis(score, best, axis=1), axis=1), axis=1)
-    wanted = (np.arange(most) < number[:, None]) & np.isfinite(np.take_along_axis(score, best, axis=1))
+def _pick(world: World, user: Ints, allowed: Bools, odds: Floats) -> tuple[Ints, Ints]:
+    """Let each user pick a few habits by their log-odds, without replacement."""
+    number = 1 + world.noise.pick(CHOSEN_SHARES, "number chosen", user)
+    best = _drawn(world, "chosen", user, np.where(allowed, np.exp(odds), 0.0), len(CHOSEN_SHARES))
+    wanted = (np.arange(best.shape[1]) < number[:, None]) & np.take_along_axis(allowed, best, axis=1)
     return np.repeat(user, wanted.sum(axis=1)), best[wanted]
+
+
+def _drawn(world: World, stream: str, user: Ints, weight: Floats, most: int) -> Ints:
+    """Draw habits in proportion to `weight` (users, habits), without replacement (users, most); weight 0 comes last.
+
+    A race: the habit whose exponential waiting time ends first is drawn first (Efraimidis & Spirakis 2006,
+    doi:10.1016/j.ipl.2005.11.003).
+    """
+    with np.errstate(divide="ignore"):
+        waiting = -np.log(world.noise.uniform(stream, user[:, None], np.arange(weight.shape[1]))) / weight
+    return np.argsort(waiting, axis=1)[:, :most]
 
 
 def _offer(world: World, user: Ints, allowed: Bools, chance: Floats) -> tuple[npt.NDArray[np.generic], ...]:
     """Show slates of habits, each habit once, and draw the answers."""
     noise, people, habits = world.noise, world.people, world.habits
     popular = noise.uniform("policy", user) < POPULAR_SHARE
-    weight = np.where(allowed, np.exp(np.where(popular[:, None], 1.5 * habits.popularity, 0.0)), 0.0)
-    with np.errstate(divide="ignore"):
-        score = np.log(weight) + _gumbel(noise.uniform("offered", user[:, None], np.arange(len(habits))))
+    weight = np.where(popular[:, None], np.exp(1.5 * habits.popularity), 1.0) * allowed
     slates = 1 + max(0, world.days - 1) // SLATE_DAYS
     most = min(FIRST_SLATE + LATER_SLATE * (slates - 1), len(habits))
-    ranked = np.argsort(-score, axis=1, kind="stable")[:, :most]
+    ranked = _drawn(world, "offered", user, weight, most)
     weights = np.take_along_axis(weight, ranked, axis=1)
     # Chance of this habit at this place, given those before it.
     left = weight.sum(axis=1, keepdims=True) - np.cumsum(weights, axis=1) + weights
@@ -171,7 +176,3 @@ def _held(user: Ints, start: Ints, end: Ints) -> Ints:
         held[second] += same & (start[first] <= start[second]) & (end[first] > start[second])
         held[first] += same & (start[second] <= start[first]) & (end[second] > start[first])
     return held
-
-
-def _gumbel(uniform: Floats) -> Floats:
-    return -np.log(-np.log(uniform))

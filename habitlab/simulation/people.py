@@ -253,11 +253,15 @@ def _words(words: list[str], codes: Ints) -> pd.Categorical:
 
 def _chosen(words: list[str], liking: Floats, threshold: float, empty: npt.NDArray[np.bool_]) -> list[list[str] | None]:
     """Tick the words liked above the threshold, at least the one liked best; None where nothing was answered."""
-    ticked = liking >= np.minimum(threshold, liking.max(axis=1, keepdims=True))
-    return [
-        None if gap else [word for word, tick in zip(words, row, strict=True) if tick]
-        for gap, row in zip(empty, ticked, strict=True)
-    ]
+    lists = ticked(words, liking >= np.minimum(threshold, liking.max(axis=1, keepdims=True)))
+    return [None if gap else chosen for gap, chosen in zip(empty.tolist(), lists, strict=True)]
+
+
+def ticked(words: npt.ArrayLike, ticks: npt.NDArray[np.bool_]) -> list[list[str]]:
+    """List the words (n,) that each row of `ticks` (rows, n) has ticked."""
+    chosen = np.asarray(words, dtype=object)[np.nonzero(ticks)[1]].tolist()
+    ends = np.cumsum(ticks.sum(axis=1)).tolist()
+    return [chosen[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def russian(people: People) -> npt.NDArray[np.bool_]:

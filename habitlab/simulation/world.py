@@ -185,7 +185,7 @@ class World:
         """Taste of these users for every habit, log-odds of choosing it (users, habits), without demography."""
         people, habits = self.people, self.habits
         return (
-            BY_CATEGORY_TASTE * people.category_taste[user][:, habits.category]
+            BY_CATEGORY_TASTE * people.category_taste[user].take(habits.category, axis=1)
             + BY_ACTIVITY_TASTE * people.activity_taste[user] @ habits.activities.T
             + BY_TASTE * people.taste[user] @ habits.taste.T
         )
