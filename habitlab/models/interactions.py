@@ -2,8 +2,8 @@
 
 Weights of `matrix`, the evidence for a preference: an adopted habit weighs 0.5 + its completion rate (done of done and
 missed days before the moment, shrunk by one day of each, so that an untracked habit weighs 1), so between 0.5 and 1.5;
-a habit held before registration weighs 0.5, since nobody knows why it was begun. A pair that is not in the matrix is
-unobserved: that says nothing about the preference for it. What was looked at and not taken is in `refused`.
+a habit held before registration weighs 0.1, since nobody knows why or how well it was begun. A pair that is not in the
+matrix is unobserved: that says nothing about the preference for it. What was looked at and not taken is in `refused`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from habitlab.dataset.vocabulary import Purpose, Response
 from habitlab.features.days import DONE, MISSED, Day, Days, local_date, read_days, rows_before, until_day
 from habitlab.models import Floats, Ids
 
-EXISTING_WEIGHT = 0.5
+EXISTING_WEIGHT = 0.1
 STILL_HELD_DAYS = 28
 """A tracked habit without an adoption counts as held for so many days after its last row."""
 
@@ -37,7 +37,8 @@ class Interactions:
     `user_ids` (users,) and `habit_ids` (habits,) are all those of the dataset in its order. CSR (users, habits):
     `matrix` float64, the weights described above; `held` bool, held on that day (adopted or held before registration,
     and not abandoned); `ever` bool, ever adopted, tracked or held before registration; `refused` bool, recommended,
-    viewed or rejected, and never adopted; `adopted_day` int32, days from 1900 to the first adoption.
+    viewed or rejected, and never adopted; `accepted` bool, recommended and accepted; `adopted_day` int32, days from
+    1900 to the first adoption.
     `evidence` (users,) is the number of habits that a user acted on: adopted, tracked or rejected. A habit that was
     only looked at, or held before registration, is none.
     """
@@ -49,6 +50,7 @@ class Interactions:
     held: sparse.csr_array
     ever: sparse.csr_array
     refused: sparse.csr_array
+    accepted: sparse.csr_array
     adopted_day: sparse.csr_array
 
     @classmethod
@@ -69,7 +71,7 @@ class Interactions:
         tracked, done, missed, last = keys.of(days.pairs), _count(days, DONE), _count(days, MISSED), _last(days)
         lately = np.setdiff1d(tracked[last >= day - STILL_HELD_DAYS], adopted)
         existing = _existing(dataset, keys)
-        rejected, viewed = _answers(dataset, until, keys)
+        rejected, viewed, accepted = _answers(dataset, until, keys)
 
         lived = np.union1d(adopted, tracked)  # with the app
         ever = np.union1d(lived, existing)
@@ -88,6 +90,7 @@ class Interactions:
             held=keys.matrix(held),
             ever=keys.matrix(ever),
             refused=keys.matrix(refused),
+            accepted=keys.matrix(accepted),
             adopted_day=keys.matrix(pair, _numbers(started[order][first])),
         )
 
@@ -209,16 +212,13 @@ def _existing(dataset: Dataset, keys: _Keys) -> npt.NDArray[np.int64]:
     return np.unique(user * len(keys.habits) + place[place >= 0])
 
 
-def _answers(dataset: Dataset, until: Day | None, keys: _Keys) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Pairs that were rejected, and pairs that were looked at without an answer, before `until`."""
+def _answers(dataset: Dataset, until: Day | None, keys: _Keys) -> list[npt.NDArray[np.int64]]:
+    """Pairs that were rejected, looked at without an answer, and accepted, before `until`."""
     shown = dataset.recommendations
+    answers = (Response.REJECTED, Response.VIEWED, Response.ACCEPTED)
     if shown.empty or "response" not in shown:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        return [np.zeros(0, dtype=np.int64) for _ in answers]
     day = days_of(dataset, "recommendations", "responded_at")
     day = np.where(np.isnat(day), days_of(dataset, "recommendations", "shown_at"), day)
     shown = shown[before(day, until)]
-    rejected, viewed = (
-        np.unique(keys.of(shown[shown["response"].eq(answer).fillna(False).to_numpy(dtype=bool)]))
-        for answer in (Response.REJECTED, Response.VIEWED)
-    )
-    return rejected, viewed
+    return [np.unique(keys.of(shown[shown["response"].eq(a).fillna(False).to_numpy(dtype=bool)])) for a in answers]
