@@ -13,11 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 
-import pandas as pd
 import pyarrow as pa
 
-from habitlab.simulation import Course, World, make_world, simulate, tracking
+from habitlab.simulation import make_world, simulate
 from habitlab.simulation.adoption import adopt
+from habitlab.simulation.tracking import tracking
 
 GOAL = 2e6
 
@@ -32,11 +32,6 @@ def best(work: Callable[[], object], times: int = 5) -> float:
     return min(seconds)
 
 
-def logged(world: World, course: Course) -> pd.DataFrame:
-    """Make the tracking table of a course."""
-    return tracking.tracking(world, course, tracking.make_log(world, course))
-
-
 def main(users: int = 2000, days: int = 180) -> None:
     """Print rows a second for each count."""
     pa.set_cpu_count(1)
@@ -46,7 +41,7 @@ def main(users: int = 2000, days: int = 180) -> None:
     course = world.replay(*pairs)
     counts = {
         "replay": lambda: world.replay(*pairs),
-        "replay + tracking": lambda: logged(world, world.replay(*pairs)),
+        "replay + tracking": lambda: tracking(world, world.replay(*pairs)),
         "simulate()": lambda: simulate(users, days),
     }
     print(f"{users:,} users, {days} days, {len(course.pair):,} scheduled user-habit-days; aim {GOAL / 1e6:g} million/s")

@@ -18,7 +18,7 @@ CHOSEN_SHARES = (0.16, 0.15, 0.14, 0.13, 0.12, 0.11, 0.10, 0.09)  # of users who
 POPULAR_SHARE = 0.3  # of users to whom the popular habits are recommended, the rest get random ones
 EASE_OF_ABLE = 0.45  # how much more able users start with easy habits
 GROWING = 0.15  # how much later choices lean to hard habits
-_BLOCK = 1024
+_BLOCK = 256  # users; with more, the products of `liking` go to several threads, which wait for each other
 
 
 @dataclass(frozen=True)

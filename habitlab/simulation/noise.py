@@ -23,11 +23,12 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 def mix(state: Keys) -> Keys:
     """Scramble 64-bit states, (n,) to (n,); the input is overwritten."""
-    state ^= state >> np.uint64(30)
+    shifted = state >> np.uint64(30)
+    state ^= shifted
     state *= _FIRST
-    state ^= state >> np.uint64(27)
+    state ^= np.right_shift(state, np.uint64(27), out=shifted)
     state *= _SECOND
-    state ^= state >> np.uint64(31)
+    state ^= np.right_shift(state, np.uint64(31), out=shifted)
     return state
 
 
@@ -61,9 +62,15 @@ class Noise:
 
 def further(state: Keys, counter: npt.ArrayLike) -> Keys:
     """Return the states one counter further on."""
-    return mix(state + (np.atleast_1d(counter).astype(np.uint64) + np.uint64(1)) * STEP)
+    step = np.atleast_1d(counter).astype(np.uint64)
+    step += np.uint64(1)
+    step *= STEP
+    return mix(state + step)
 
 
 def to_uniform(keys: Keys) -> Floats:
     """Turn bits into numbers in (0, 1)."""
-    return ((keys >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    uniform = (keys >> np.uint64(11)).astype(np.float64)
+    uniform += 0.5
+    uniform *= 2.0**-53
+    return uniform

@@ -180,8 +180,8 @@ def _lifetimes(noise: Noise, index: Ints, retention: str) -> Ints:
 
 def numbered(letter: str, index: Ints, digits: int) -> pd.api.extensions.ExtensionArray:
     """Ids (n,) such as u0000001, counted from 1, in the order of `index`."""
-    text = compute.utf8_lpad(compute.cast(pa.array(index + 1), pa.large_string()), digits, "0")
-    return pd.array(compute.utf8_replace_slice(text, 0, 0, letter), dtype="str")
+    text = compute.cast(pa.array(10**digits + 1 + index), pa.large_string())
+    return pd.array(compute.binary_replace_slice(text, 0, 1, letter), dtype="str")
 
 
 def profile(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from habitlab.dataset.vocabulary import AdoptionSource, DescriptionVariant, HabitField, Purpose, Response
+from habitlab.dataset.vocabulary import AdoptionSource, DescriptionVariant, HabitField, Purpose, Response, Status
 from habitlab.simulation import people as population
 from habitlab.simulation.adoption import SLATE_DAYS, Adoptions, Offers
 from habitlab.simulation.people import Floats, Ints, numbered
-from habitlab.simulation.tracking import Log, Moments, instants, make_log, minutes_changed, texts, tracking, utc
+from habitlab.simulation.tracking import Moments, hours_of, instants, minutes_changed, texts, tracking, utc
 from habitlab.simulation.world import Bools, Course, World
 
 REGISTERING = 0.05  # hours before the first slate
@@ -27,18 +27,18 @@ def make_tables(
 ) -> dict[str, pd.DataFrame]:
     """Make every table of the dataset from the choices and what came of them; `course` holds the adopted pairs."""
     people = world.people
-    log = make_log(world, course)
+    tracked = tracking(world, course)
     slate = (adoptions.start - people.registered[adoptions.user]) // SLATE_DAYS
-    opened = _slate_hours(world, adoptions.user, slate, course, log)
+    opened = _slate_hours(world, adoptions.user, slate, course, tracked["status"])
     begun = opened[adoptions.user, slate] + _delay(world, adoptions.user, adoptions.habit)
     adopted_at = instants(world, adoptions.user, adoptions.start, begun)
     registered_at = instants(world, people.index, people.registered, opened[:, 0] - REGISTERING)
     return {
         "users": population.profile(world.noise, people, world.knobs, existing, utc(registered_at)),
         "habits": world.catalogue,
-        "habit_tracking": tracking(world, course, log),
-        "adoptions": _adoptions(world, adoptions, adopted_at),
-        "modifications": _modifications(world, adoptions, adopted_at),
+        "habit_tracking": tracked,
+        "adoptions": _adoptions(world, adoptions, course, adopted_at),
+        "modifications": _modifications(world, course, adopted_at),
         "recommendations": _recommendations(world, offers, opened),
         "sessions": _sessions(world, opened),
         "feedback": _feedback(world, course),
@@ -47,13 +47,14 @@ def make_tables(
     }
 
 
-def _slate_hours(world: World, user: Ints, slate: Ints, course: Course, log: Log) -> Floats:
+def _slate_hours(world: World, user: Ints, slate: Ints, course: Course, status: pd.Series) -> Floats:
     """Local hour at which each slate is opened (users, slates): before anything adopted from it is done."""
     slates = 1 + max(0, world.days - 1) // SLATE_DAYS
     opened = 7 + 14 * world.noise.uniform("slate hour", np.arange(world.users)[:, None], np.arange(slates))
-    first = course.day[log.done] == 0
-    pair = course.pair[log.done[first]]
-    np.minimum.at(opened, (user[pair], slate[pair]), log.hour[first] - 0.5)
+    first = course.first[course.occasions > 0]
+    first = first[(status.iloc[first] == Status.DONE).to_numpy()]
+    pair = course.pair[first]
+    np.minimum.at(opened, (user[pair], slate[pair]), hours_of(world, course, first) - 0.5)
     return opened
 
 
@@ -62,9 +63,8 @@ def _delay(world: World, user: Ints, habit: Ints) -> Floats:
     return 0.01 + 0.3 * world.noise.uniform("answer", user, habit)
 
 
-def _adoptions(world: World, adoptions: Adoptions, adopted_at: Moments) -> pd.DataFrame:
-    user, habit = adoptions.user, adoptions.habit
-    end = adoptions.start + world.lengths(user, habit, adoptions.start)
+def _adoptions(world: World, adoptions: Adoptions, course: Course, adopted_at: Moments) -> pd.DataFrame:
+    user, habit, end = course.user, course.habit, course.start + course.length
     ended = end < world.days
     abandoned_at = np.full(len(user), np.datetime64("NaT", "us"))
     # The user gives up on a day of which nothing is logged any more.
@@ -82,9 +82,9 @@ def _adoptions(world: World, adoptions: Adoptions, adopted_at: Moments) -> pd.Da
     )
 
 
-def _modifications(world: World, adoptions: Adoptions, adopted_at: Moments) -> pd.DataFrame:
-    user, habit, start = adoptions.user, adoptions.habit, adoptions.start
-    last = np.minimum(start + world.lengths(user, habit, start), world.days)
+def _modifications(world: World, course: Course, adopted_at: Moments) -> pd.DataFrame:
+    user, habit, start = course.user, course.habit, course.start
+    last = np.minimum(start + course.length, world.days)
     ids, names = world.user_ids, world.habit_ids
 
     def change(rows: Bools, at: Moments, field: HabitField, old: list[str], new: list[str]) -> pd.DataFrame:
@@ -135,10 +135,9 @@ def _recommendations(world: World, offers: Offers, opened: Floats) -> pd.DataFra
     response = np.select([offers.accepted, rejected, offers.seen], [1, 2, 0], default=-1)
     responded = instants(world, user, day, shown + _delay(world, user, offers.habit)).astype("datetime64[us]")
     responded[~offers.seen] = np.datetime64("NaT")
-    rank = np.argsort(np.lexsort((offers.position, offers.slate, user)), kind="stable")
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
-            "event_id": numbered("r", rank, 8),
+            "event_id": numbered("r", np.arange(len(user)), 8),
             "user_id": texts(world.user_ids, user),
             "habit_id": texts(world.habit_ids, offers.habit),
             "shown_at": utc(instants(world, user, day, shown)),
@@ -152,7 +151,6 @@ def _recommendations(world: World, offers: Offers, opened: Floats) -> pd.DataFra
             "responded_at": utc(responded),
         }
     )
-    return frame.iloc[np.argsort(rank)].reset_index(drop=True)
 
 
 def _sessions(world: World, opened: Floats) -> pd.DataFrame:
@@ -161,9 +159,8 @@ def _sessions(world: World, opened: Floats) -> pd.DataFrame:
     user = people.index[:, None]
     age = days - people.registered[:, None]
     reminders = noise.uniform("reminders", people.index) < 0.6
-    chance = (
-        0.25 + 0.3 * np.exp(-np.maximum(age, 0) / 10) + 0.15 * reminders[:, None] * np.exp(-np.maximum(age, 0) / 21)
-    )
+    by_age = 0.25 + 0.3 * np.exp(-days / 10) + 0.15 * np.array([[0], [1]]) * np.exp(-days / 21)
+    chance = by_age[reminders.astype(np.int64)[:, None], np.maximum(age, 0)]
     here = (age > 0) & (age < people.lifetime[:, None])
     first = np.nonzero(here & (noise.uniform("opened", user, days) < chance))
     again = np.nonzero(here & (noise.uniform("opened again", user, days) < 0.4 * chance))
@@ -175,7 +172,7 @@ def _sessions(world: World, opened: Floats) -> pd.DataFrame:
     hour = 6.5 + 7.5 * kind + 6.5 * noise.uniform("opened at", who, day, kind)
     hour[kind == 2] = opened[:, 0] - REGISTERING
     seconds = np.exp(np.log(75) + 0.9 * noise.normal("seconds", who, day, kind)) * np.where(kind == 2, 4, 1)
-    order = np.lexsort((kind, day, who))
+    order = np.argsort((who * world.days + day) * 3 + kind)
     return pd.DataFrame(
         {
             "session_id": numbered("s", np.arange(len(who)), 8),
@@ -190,14 +187,15 @@ def _feedback(world: World, course: Course) -> pd.DataFrame:
     """Ratings after a week and after four, of pairs still held: liking, and how it has gone."""
     noise = world.noise
     user, habit = course.user, course.habit
+    done_before = np.append(0, np.cumsum(course.done))
     frames = []
     for number, day in enumerate((7, 28)):
         asked = (course.length > day) & (course.start + day < world.days)
         asked &= noise.uniform("rated", user, habit, number) < 0.12
         pairs = np.flatnonzero(asked)
-        rows = np.flatnonzero(asked[course.pair] & (course.day < day))
-        going = np.bincount(course.pair[rows], course.done[rows], len(user))[pairs]
-        planned = np.bincount(course.pair[rows], minlength=len(user))[pairs]
+        planned = -((-day * world.habits.times) // world.habits.per_days)[habit[pairs]]
+        begin = course.first[pairs]
+        going = done_before[begin + planned] - done_before[begin]
         opinion = world.affinity(user[pairs], habit[pairs]) + 3 * (going / planned - 0.5)
         rating = 3.4 + 0.7 * opinion + 0.7 * noise.normal("rating", user[pairs], habit[pairs], number)
         at = instants(
@@ -247,20 +245,16 @@ def _surveys(world: World) -> pd.DataFrame:
 
 def _consents(world: World, registered_at: Moments) -> pd.DataFrame:
     """What users allow when they register; minors' data are used neither for profiling nor for likeness."""
-    people = world.people
-    frames = []
-    for number, (purpose, share) in enumerate(CONSENTS.items()):
-        granted = world.noise.uniform("consent", people.index, number) < share
-        if purpose in (Purpose.PROFILING, Purpose.SIMILAR_USERS):
-            granted &= people.age >= 18
-        frames.append(
-            pd.DataFrame(
-                {
-                    "user_id": world.user_ids,
-                    "purpose": purpose.value,
-                    "at": utc(registered_at),
-                    "granted": granted,
-                }
-            )
-        )
-    return pd.concat(frames).sort_values(["user_id", "purpose"], kind="stable", ignore_index=True)
+    index, purposes = world.people.index, np.array(list(CONSENTS))
+    granted = world.noise.uniform("consent", index[:, None], np.arange(len(purposes))) < list(CONSENTS.values())
+    grown_up = world.people.age[:, None] >= 18
+    granted &= grown_up | ~np.isin(purposes, [Purpose.PROFILING, Purpose.SIMILAR_USERS])
+    order = np.argsort(purposes)
+    return pd.DataFrame(
+        {
+            "user_id": texts(world.user_ids, np.repeat(index, len(order))),
+            "purpose": np.tile(purposes[order], len(index)),
+            "at": utc(np.repeat(registered_at, len(order))),
+            "granted": granted[:, order].ravel(),
+        }
+    )

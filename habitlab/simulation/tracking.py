@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -23,32 +22,8 @@ _DONE, _MISSED, _SKIPPED, _UNKNOWN = (
     list(Status).index(status) for status in (Status.DONE, Status.MISSED, Status.SKIPPED, Status.UNKNOWN)
 )
 _EPOCH_DAY = int(FIRST_DAY.astype("datetime64[D]").astype(np.int64))
-
-
-@dataclass(frozen=True)
-class Log:
-    """What is logged of a course: `status` (rows,) positions in `Status`; `done` rows logged so, `hour` of each."""
-
-    status: npt.NDArray[np.int8]
-    done: Ints
-    hour: Floats
-
-
-def make_log(world: World, course: Course) -> Log:
-    """Log a course: now and then a day is skipped or not logged, whatever was done."""
-    status = _status(world, course)
-    done = np.flatnonzero(status == _DONE)
-    return Log(status, done, hours_of(world, course, done))
-
-
-def _status(world: World, course: Course) -> npt.NDArray[np.int8]:
-    """Position in `Status` of each row: what was logged, which is now and then less than what was done."""
-    pair, day = course.pair, course.start[course.pair] + course.day
-    uniform = _of_rows(world, "logged", course, pair, day)
-    status = np.where(course.done, _DONE, _MISSED)
-    status[uniform < SKIPPED + UNKNOWN] = _UNKNOWN
-    status[uniform < SKIPPED] = _SKIPPED
-    return status.astype(np.int8)
+_DAY_SECONDS = 86_400
+_BLOCK = 1 << 17  # rows
 
 
 def _of_rows(world: World, stream: str, course: Course, pair: Ints, day: Ints) -> Floats:
@@ -81,9 +56,10 @@ def hours_of(world: World, course: Course, rows: Ints) -> Floats:
 
 def instants(world: World, user: Ints, day: Ints, hour: Floats) -> npt.NDArray[np.datetime64]:
     """UTC instants (n,), whole seconds, of local hours on days of the world."""
-    seconds = (hour * 3600).astype(np.int64) + (day + _EPOCH_DAY) * 86_400
+    seconds = (hour * 3600).astype(np.int64) + (day + _EPOCH_DAY) * _DAY_SECONDS
     seconds -= _offsets(world.days)[world.people.zone[user], np.minimum(day, world.days)]
-    return (seconds * 1_000_000).view("datetime64[us]")
+    seconds *= 1_000_000
+    return seconds.view("datetime64[us]")
 
 
 @lru_cache(maxsize=4)
@@ -100,31 +76,44 @@ def _seconds_ahead(zone: ZoneInfo, noon: datetime) -> int:
     return int(ahead.total_seconds())
 
 
-def tracking(world: World, course: Course, log: Log) -> pd.DataFrame:
-    """Make the table `habit_tracking` of a course."""
-    user, habit, done = course.user, course.habit, log.done
-    rows, pair = len(course.pair), course.pair[done]
-    day = course.start[course.pair] + course.day
-    at = np.full(rows, np.datetime64("NaT", "us"))
-    timed = _of_rows(world, "timed", course, pair, day[done]) >= UNTIMED
-    at[done[timed]] = instants(world, user[pair], day[done], log.hour)[timed]
-    spread = np.exp(0.2 * ndtri(_of_rows(world, "minutes taken", course, pair, day[done])))
-    changed_on, factor = minutes_changed(world, user, habit)
-    usual = world.habits.minutes[habit]
-    taken = usual[pair] * np.where(course.day[done] >= changed_on[pair], factor[pair], 1.0) * spread
-    minutes = np.full(rows, np.nan)
-    minutes[done[timed]] = np.maximum(0.5, np.round(2 * taken) / 2)[timed]
+def tracking(world: World, course: Course) -> pd.DataFrame:
+    """Make the table `habit_tracking` of a course: now and then a day is skipped or not logged, whatever was done."""
+    logged = [_logged(world, part) for part in course.parts(_BLOCK)]
+    status, at, minutes, value = (np.concatenate(parts) for parts in zip(*logged, strict=True))
+    day = np.repeat(course.start, course.occasions) + course.day
     return pd.DataFrame(
         {
-            "user_id": texts(world.user_ids, user[course.pair]),
-            "habit_id": texts(world.habit_ids, habit[course.pair]),
-            "date": (FIRST_DAY + day).astype("datetime64[s]"),
-            "status": pd.Categorical.from_codes(log.status, categories=[s.value for s in Status]),
+            "user_id": texts(world.user_ids, np.repeat(course.user, course.occasions)),
+            "habit_id": texts(world.habit_ids, np.repeat(course.habit, course.occasions)),
+            "date": ((day + _EPOCH_DAY) * _DAY_SECONDS).view("datetime64[s]"),
+            "status": pd.Categorical.from_codes(status, categories=[s.value for s in Status]),
             "at": utc(at),
             "minutes": minutes,
-            "value": _values(world, course, log.status, day),
-        }
+            "value": value,
+        },
+        copy=False,
     )
+
+
+def _logged(world: World, course: Course) -> tuple[npt.NDArray[np.int8], Moments, Floats, Floats]:
+    """Position in `Status`, instant, minutes and value of each row (rows,)."""
+    user, habit = course.user, course.habit
+    day = np.repeat(course.start, course.occasions) + course.day
+    noise = _of_rows(world, "logged", course, course.pair, day)
+    status = np.where(course.done, np.int8(_DONE), np.int8(_MISSED))
+    status[noise < SKIPPED + UNKNOWN] = _UNKNOWN
+    status[noise < SKIPPED] = _SKIPPED
+    done = np.flatnonzero(status == _DONE)
+    pair, on = course.pair[done], day[done]
+    untimed = _of_rows(world, "timed", course, pair, on) < UNTIMED
+    at, minutes = np.full(len(day), np.datetime64("NaT", "us")), np.full(len(day), np.nan)
+    at[done] = np.where(untimed, at[done], instants(world, user[pair], on, hours_of(world, course, done)))
+    changed_on, factor = minutes_changed(world, user, habit)
+    spread = np.exp(0.2 * ndtri(_of_rows(world, "minutes taken", course, pair, on)))
+    usual = world.habits.minutes[habit]
+    taken = usual[pair] * np.where(course.day[done] >= changed_on[pair], factor[pair], 1.0) * spread
+    minutes[done] = np.where(untimed, np.nan, np.maximum(0.5, np.round(2 * taken) / 2))
+    return status, at, minutes, _values(world, course, status, day)
 
 
 def _values(world: World, course: Course, status: npt.NDArray[np.int8], day: Ints) -> Floats:
@@ -158,4 +147,4 @@ def texts(words: pd.api.extensions.ExtensionArray, codes: Ints) -> pd.Series:
 
 def utc(moments: Moments) -> pd.Series:
     """UTC instants (n,) as a column."""
-    return pd.Series(moments).dt.tz_localize("UTC")
+    return pd.Series(moments, copy=False).dt.tz_localize("UTC")

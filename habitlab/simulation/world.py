@@ -6,8 +6,10 @@ any start day, by the same exogenous noise whatever else is replayed: so any pol
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -135,6 +137,24 @@ class Course:
     pair: Ints  # (rows,) which pair
     day: Ints  # (rows,) days since the start: 0 on the first day
     done: Bools  # (rows,)
+
+    def parts(self, rows: int) -> Iterator[Course]:
+        """Cut it into courses of about so many rows: what is worked out of a few stays in the processor's cache."""
+        edges = np.append(self.first, len(self.pair))
+        cuts = [0, *np.flatnonzero(np.diff(self.first // rows)) + 1, len(self.user)]
+        for begin, end in pairwise(cuts):
+            pairs, inside = slice(begin, end), slice(edges[begin], edges[end])
+            yield Course(
+                user=self.user[pairs],
+                habit=self.habit[pairs],
+                start=self.start[pairs],
+                length=self.length[pairs],
+                first=self.first[pairs] - edges[begin],
+                occasions=self.occasions[pairs],
+                pair=self.pair[inside] - begin,
+                day=self.day[inside],
+                done=self.done[inside],
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,7 +367,8 @@ class World:
         occasions = -((-seen * times) // per_days)
         first = np.cumsum(occasions) - occasions
         pair = np.repeat(np.arange(len(user)), occasions)
-        order = np.arange(len(pair)) - first[pair]
+        order = np.arange(len(pair)) - np.repeat(first, occasions)
+        calendar = np.arange(occasions.max(initial=0)) * self.habits.per_days[:, None] // self.habits.times[:, None]
         course = Course(
             user=user,
             habit=habit,
@@ -356,7 +377,7 @@ class World:
             first=first,
             occasions=occasions,
             pair=pair,
-            day=order * per_days[pair] // times[pair],
+            day=calendar[np.repeat(habit, occasions), order],
             done=np.zeros(len(pair), dtype=bool),
         )
         self._live(course, self.logit(user, habit, load, goal), _lifts(lift, lasts, user.shape))
