@@ -1,0 +1,98 @@
+"""Every list is a draw from a known policy, so that what people did with it can be read without bias later.
+
+The policy: all places but the last hold the best list; the last place holds the best remaining habit, or with the
+probability `epsilon` one drawn by lot from all that are eligible and not on the list yet, the best one included. So
+the probability that a habit stands on the list is known exactly for every eligible habit, and above 0: 1 for those
+before the last place, 1 - epsilon + epsilon / n for the best of the n others, epsilon / n for the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from habitlab.recommender.recommendations import Recommendations
+
+Ints = npt.NDArray[np.integer]
+Floats = npt.NDArray[np.float64]
+
+
+def generator(seed: int, user: str, moment: object) -> np.random.Generator:
+    """Return the randomness of one list: the same seed, user and moment draw the same."""
+    digest = hashlib.sha256(repr((int(seed), str(user), str(moment))).encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
+def draw(best: Ints, eligible: Ints, epsilon: float, generator: np.random.Generator) -> tuple[Ints, Floats]:
+    """Draw a list, and the probability with which each of its habits stands on such a list (k,), both in rank order.
+
+    `best` (k,): the best list, a part of `eligible` (n,).
+    """
+    check_epsilon(epsilon)
+    probability = inclusion(best, eligible, epsilon)
+    shown = np.array(best)
+    if len(best):
+        rest = np.setdiff1d(eligible, best[:-1])
+        if epsilon and generator.random() < epsilon:
+            shown[-1] = rest[generator.integers(len(rest))]
+        where = np.searchsorted(np.sort(eligible), shown)
+        return shown, probability[np.argsort(eligible)[where]]
+    return shown, np.zeros(0)
+
+
+def inclusion(best: Ints, eligible: Ints, epsilon: float) -> Floats:
+    """Probability of every eligible habit (n,) to stand on the list; they add up to k."""
+    probability = np.zeros(len(eligible))
+    if not len(best):
+        return probability
+    sure = np.isin(eligible, best[:-1])
+    rest = len(eligible) - int(sure.sum())
+    probability[:] = epsilon / rest
+    probability[sure] = 1.0
+    probability[eligible == best[-1]] = 1 - epsilon + epsilon / rest
+    return probability
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Refuse what is no probability."""
+    if not 0 <= epsilon <= 1:
+        raise ValueError(f"exploration is a probability from 0 to 1; got {epsilon:g}")
+
+
+def slate_rows(lists: Iterable[Recommendations], shown_at: Any = None) -> pd.DataFrame:
+    """Rows of the table `recommendations` for lists that were shown: an event for each place.
+
+    `shown_at`: an instant with a zone for all lists; None takes each list's own moment, and is missing where that is
+    not known. The same list at the same moment has the same `event_id`.
+    """
+    import pandas as pd
+
+    from habitlab.dataset.schema import coerce, empty_table
+
+    rows = []
+    for one in lists:
+        moment = shown_at if shown_at is not None else one.shown_at
+        for item in one.items:
+            event = hashlib.sha256(repr((one.user_id, str(one.at), str(moment), item.rank)).encode()).hexdigest()[:24]
+            rows.append(
+                {
+                    "event_id": event,
+                    "user_id": one.user_id,
+                    "habit_id": item.habit_id,
+                    "shown_at": pd.NaT if moment is None else pd.Timestamp(moment).tz_convert("UTC"),
+                    "position": float(item.rank),
+                    "policy": one.policy,
+                    "propensity": item.propensity,
+                }
+            )
+    if not rows:
+        return empty_table("recommendations")
+    frame = pd.DataFrame(rows)
+    return coerce("recommendations", frame.assign(description_variant=None, response=None, responded_at=None))
