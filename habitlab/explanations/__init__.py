@@ -1,0 +1,7 @@
+"""Why a habit is recommended: factors that are true of the score, and their wording in every language there is."""
+
+from habitlab.explanations.factors import Factor, Outlook
+from habitlab.explanations.reasons import explain, explain_list, item_factors, summarise
+from habitlab.explanations.wording import label, languages
+
+__all__ = ["Factor", "Outlook", "explain", "explain_list", "item_factors", "label", "languages", "summarise"]

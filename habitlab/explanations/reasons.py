@@ -1,0 +1,126 @@
+"""From factors to sentences."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from habitlab.dataset.vocabulary import WEEKDAYS, TimeOfDay
+from habitlab.explanations.factors import Factor, Outlook, factors, item_effects
+from habitlab.explanations.wording import FALLBACK, Language, Word, language
+
+if TYPE_CHECKING:
+    from habitlab.recommender.recommendations import Item, Recommendations
+
+RARE, COMMON = 0.05, 0.95
+
+
+def explain(factors: Sequence[Factor], code: str = FALLBACK) -> list[str]:
+    """Return a sentence for each factor, in their order; without any, the one that says so.
+
+    A language without texts gives English ones and a warning.
+    """
+    words = language(code)
+    return [_sentence(factor, words) for factor in factors] or [words.say("reason.none")]
+
+
+def explain_list(recommendations: Recommendations, code: str | None = None) -> Recommendations:
+    """Return the list with the reasons and names of its items in a language, by default in its own.
+
+    A language without texts gives English ones, and a warning in the list as well.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        words = language(code or recommendations.language)
+    told = tuple(str(warning.message) for warning in caught)
+    items = tuple(
+        replace(
+            item,
+            name=habit_name(item.habit, words.code) if item.habit else item.name,
+            reasons=explain(item_factors(recommendations, item), words.code),
+        )
+        for item in recommendations.items
+    )
+    added = tuple(text for text in told if text not in recommendations.warnings)
+    return replace(recommendations, items=items, language=words.code, warnings=(*recommendations.warnings, *added))
+
+
+def item_factors(recommendations: Recommendations, item: Item) -> list[Factor]:
+    """Return the factors of one item of a list; see `habitlab.explanations.factors`."""
+    outlook = None
+    if item.success_probability is not None:
+        chance, interval = item.success_probability, item.success_interval
+        if interval is not None:
+            interval = min(interval[0], chance), max(interval[1], chance)  # equal but for the last bit
+        outlook = Outlook(chance, interval)
+    return factors(
+        item_effects(item.contributions, recommendations.neutral),
+        recommendations.person,
+        item.habit,
+        outlook,
+        has_history=recommendations.has_history,
+    )
+
+
+def say_slot(item: Item, code: str = FALLBACK) -> str:
+    """Return on which day of the week, and in which part of the day, a habit is best begun."""
+    words = language(code)
+    weekday = Word("weekday", WEEKDAYS[item.weekday].lower())
+    if item.part_of_day in (None, TimeOfDay.ANY):
+        return words.say("slot.day", weekday=weekday)
+    return words.say("slot.day_and_time", weekday=weekday, time=TimeOfDay(item.part_of_day))
+
+
+def summarise(habit: str, factors: Sequence[Factor], code: str = FALLBACK) -> str:
+    """Return one paragraph on a habit, built by what there is to say: for it, against it, both, or nothing."""
+    words = language(code)
+    reasons = " ".join(_sentence(factor, words) for factor in factors if factor.effect > 0)
+    objections = " ".join(_sentence(factor, words) for factor in factors if factor.effect < 0)
+    if reasons and objections:
+        return words.say("summary.both", habit=habit, reasons=reasons, objections=objections)
+    if objections:
+        return words.say("summary.against", habit=habit, reasons=objections)
+    return words.say("summary.for", habit=habit, reasons=reasons or words.say("reason.none"))
+
+
+def say_probability(probability: float, words: Language) -> str:
+    """Return a probability as a natural frequency: tenths, and its own words below 0.05 and above 0.95.
+
+    People read "7 in 10" more reliably than "70 %" (Gigerenzer & Hoffrage 1995, doi:10.1037/0033-295X.102.4.684).
+    """
+    if probability < RARE:
+        return words.say("probability.few")
+    if probability > COMMON:
+        return words.say("probability.most")
+    tenths = math.floor(10 * probability + 0.5 + 1e-9)
+    return words.say("probability.about", n=min(9, max(1, tenths)))
+
+
+def say_outlook(outlook: Outlook, words: Language) -> str:
+    """Return a probability with its interval, which is rounded outwards, to whole tenths."""
+    said = say_probability(outlook.probability, words)
+    if outlook.interval is None:
+        return said
+    low, high = math.floor(10 * outlook.interval[0] + 1e-9), math.ceil(10 * outlook.interval[1] - 1e-9)
+    between = words.say("probability.range", low=low, high=high)
+    return f"{said} ({between})"
+
+
+def habit_name(habit: Mapping[str, Any], code: str) -> str:
+    """Return a habit's name in this language; one that has none keeps its own, in quotes; at last its id."""
+    names = {lang: habit.get(f"name_{lang}") for lang in ("en", "ru")}
+    known = {lang: name for lang, name in names.items() if isinstance(name, str) and name}
+    if code in known:
+        return known[code]
+    own = next(iter(known.values()), str(habit["habit_id"]))
+    return f"«{own}»" if code == "ru" else f"“{own}”"
+
+
+def _sentence(factor: Factor, words: Language) -> str:
+    values = {
+        name: say_outlook(value, words) if isinstance(value, Outlook) else value for name, value in factor.facts.items()
+    }
+    return words.say(factor.message, **values)
