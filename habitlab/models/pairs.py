@@ -22,7 +22,6 @@ import pandas as pd
 from habitlab.dataset import Dataset
 from habitlab.dataset.vocabulary import Activity, Category, Level, TimeOfDay
 from habitlab.features.as_of import NEVER, Ints, Tally, codes, end_of, event_days
-from habitlab.features.behavioural import UserHistory
 from habitlab.features.days import DONE, MISSED, Day, Days, read_days, rows_before
 from habitlab.models import Floats
 
@@ -247,6 +246,9 @@ class History:
 
     def __init__(self, dataset: Dataset, until: Day | None = None) -> None:
         """Read what happened before `until`; None is everything."""
+        # Imports scipy.stats, half a second that scoring a stored model does not need.
+        from habitlab.features.behavioural import UserHistory
+
         self.end = end_of(dataset, until)
         self._users = UserHistory(dataset, self.end)
         users, habits = dataset.users["user_id"], dataset.habits["habit_id"]
@@ -421,8 +423,8 @@ def _ticked(chosen: list[list[str] | None], words: list[str]) -> Floats:
     return ticks
 
 
-def _shrunk(done: Floats, counted: npt.ArrayLike, prior: npt.ArrayLike, weight: float) -> Floats:
-    return (done + weight * np.asarray(prior)) / (np.asarray(counted) + weight)
+def _shrunk(done: npt.ArrayLike, counted: npt.ArrayLike, prior: npt.ArrayLike, weight: float) -> Floats:
+    return (np.asarray(done) + weight * np.asarray(prior)) / (np.asarray(counted) + weight)
 
 
 def _or_nan(position: Ints) -> Floats:

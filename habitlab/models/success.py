@@ -1,9 +1,9 @@
 """How likely a habit is to last, if a user adopted it now (overview 3.3).
 
-Histogram gradient boosting over what is known of a pair on the morning of its adoption, calibrated by Platt's sigmoid on
-users it never learnt from. The label, its censoring and the features are those of `habitlab.models.pairs`.
+Histogram gradient boosting over what is known of a pair on the morning of its adoption, calibrated by Platt's sigmoid
+on users it never learnt from. The label, its censoring and the features are those of `habitlab.models.pairs`.
 
-It tells what is likely to be kept up, not what a recommendation adds: who would succeed anyway scores high as well (D75).
+It tells what is likely to be kept up, not what a recommendation adds: who would succeed anyway scores high, too (D75).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special, stats
+from scipy import special
 
 from habitlab.dataset import Dataset
 from habitlab.features.days import Day
@@ -146,7 +146,7 @@ class SuccessModel:
         if self._fitted is None:
             of = self.counts_["pairs"], self.counts_["successes"]
             tails = np.array([(1 - level) / 2, (1 + level) / 2])
-            low, high = stats.beta.ppf(tails, of[1] + 1, of[0] - of[1] + 1)
+            low, high = special.betaincinv(of[1] + 1, of[0] - of[1] + 1, tails)
             return np.full(calibrated.shape, low), np.full(calibrated.shape, high)
         logit = special.logit(np.clip(calibrated, 1e-12, 1 - 1e-12))
         raw = (logit - self._fitted.intercept) / self._fitted.slope
@@ -209,7 +209,7 @@ def too_few(pairs: LabelledPairs, rows: Bools | slice = slice(None)) -> str:
     if users < FEWEST_USERS:
         return f"adoptions of {users} users can be judged, at least {FEWEST_USERS} users are needed"
     if min(kept, len(success) - kept) < FEWEST_OF_A_KIND:
-        return f"{kept} of {len(success)} adoptions succeeded: at least {FEWEST_OF_A_KIND} successes and failures are needed"
+        return f"{kept} of {len(success)} adoptions succeeded; at least {FEWEST_OF_A_KIND} have to, and as many to fail"
     return ""
 
 

@@ -23,10 +23,10 @@ _LEAF = -1
 class Trees:
     """A sum of binary trees over numeric features; the value of a row is `base` plus its leaf of every tree.
 
-    Nodes of all trees stand one after the other (nodes,), each tree's from its root on; `roots` (trees,) says where they
-    begin. A row goes to node `left` where its feature is at most `threshold`, or missing and `missing_left`, otherwise
-    to the node behind that one. A leaf has feature -1 and leads to itself. `value` is that of leaves, `count` the
-    training rows of each node, `depth` the longest way to a leaf.
+    Nodes of all trees stand one after the other (nodes,), each tree's from its root on; `roots` (trees,) says where
+    they begin. A row goes to node `left` where its feature is at most `threshold`, or missing and `missing_left`,
+    otherwise to the node behind that one. A leaf has feature -1 and leads to itself. `value` is that of leaves, `count`
+    the training rows of each node, `depth` the longest way to a leaf.
     """
 
     base: float
