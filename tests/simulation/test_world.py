@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from habitlab.simulation import make_world
+from habitlab.simulation import make_world, tracking
 from habitlab.simulation import world as behaviour
 from habitlab.simulation.adoption import adopt
 from habitlab.simulation.people import FIRST_DAY
@@ -106,6 +107,16 @@ def test_streaks_can_be_hidden_as_an_arm_of_an_experiment(world, adoptions, cour
 def test_no_day_is_lived_after_the_end(world, course):
     assert (course.day < course.length[course.pair]).all()
     assert (course.start[course.pair] + course.day < world.days).all()
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 400])
+def test_the_table_is_the_same_in_one_part_or_in_many(world, adoptions, monkeypatch, pairs):
+    some = slice(0, pairs)
+    course = world.replay(adoptions.user[some], adoptions.habit[some], adoptions.start[some], adoptions.load[some])
+    at_once = tracking.tracking(world, course)
+    monkeypatch.setattr(tracking, "_BLOCK", 500)
+    pd.testing.assert_frame_equal(tracking.tracking(world, course), at_once)
+    assert len(list(course.parts(500))) > 10 or pairs < 400
 
 
 def test_times_to_automaticity_spread_as_lally_found(world, adoptions):
