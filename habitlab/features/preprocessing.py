@@ -1,0 +1,291 @@
+"""Profiles and habits as numbers in [0, 1], with what was missing said beside them and nothing learnt from test rows.
+
+Which columns a table has, and which words a column may hold, comes from the contract (`habitlab.dataset.schema`), so
+that the features are the same ones, in the same order, whatever rows a preprocessor was fitted on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.tree import DecisionTreeRegressor
+from sklearn.utils.validation import check_is_fitted
+
+from habitlab.dataset.derived import COMMITMENT_BANDS, MINUTE_BANDS, commitment_code, minutes_code
+from habitlab.dataset.schema import TABLES, Column
+from habitlab.dataset.vocabulary import Level
+
+Floats = npt.NDArray[np.float64]
+
+ORDINALS_VERSION = 1
+"""To be raised with every change of `ORDINALS`; a fitted preprocessor keeps the scales that it was fitted with."""
+
+ORDINALS: dict[str, tuple[str, ...]] = {
+    "difficulty_preference": tuple(level.value for level in Level),
+    "experience_level": tuple(level.value for level in Level),
+    "time_commitment band": COMMITMENT_BANDS,
+    "difficulty": ("1", "2", "3", "4", "5"),
+    "minutes band": MINUTE_BANDS,
+}
+"""Ordered words, lowest first; the word at position i of n becomes i / (n - 1)."""
+
+SIMILAR = 30
+"""Fewest known values behind a fill: the median of fewer is unsteady, and may give a person away."""
+
+_BANDS = {"time_commitment": commitment_code, "minutes": minutes_code}
+_NUMBERS = ("whole", "number", "target")
+_NOT_COMPARABLE = ("target_value",)  # a number of any unit
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features, and what was done to values on the way: how many by column, for the columns that have any.
+
+    features: float64 in [0, 1], index of the rows. unknown: words outside the vocabulary, ignored.
+    clipped: numbers outside the range of training. filled: numbers and levels that were missing (or no known level).
+    """
+
+    features: pd.DataFrame
+    unknown: dict[str, int]
+    clipped: dict[str, int]
+    filled: dict[str, int]
+
+
+class Preprocessor(TransformerMixin, BaseEstimator):
+    """Encode the table `users` or `habits`: fitted on training rows, the same numbers ever after.
+
+    - A choice becomes a feature a word (`gender=female`), a list one for each word that it may hold
+      (`improvement_areas=diet`). Nothing given is all zeros, the empty set; an unknown word is ignored and counted.
+    - A number is scaled by the least and greatest of training, and clipped to [0, 1]. A missing one is the median of
+      similar profiles: of the at least 30 training rows in the same leaf of a regression tree over all words and
+      levels (least absolute error, so that a leaf holds its median: Breiman et al. 1984, Classification and Regression
+      Trees, 8.11). Below 60 known values that is the median of them all; without any, the middle of what the contract
+      allows. A tree, unlike nearest neighbours, keeps nobody's profile.
+    - A level (`ORDINALS`) runs from 0 to 1 in equal steps; a missing one is the median of training. Minutes are both a
+      number and, by their band, a level.
+    - Beside whatever may be missing stands a feature that says so (`age missing`).
+
+    Free text is for `habitlab.features.text`; ids, zones, instants and lists of habits are no features. A column that
+    is absent counts as missing in every row. `leave_out` names columns not to use. The input is never changed.
+
+    Fitted: `feature_names_` (list), `ranges_` (least and greatest of each number), `similar_` (its tree),
+    `usual_levels_` (median of each level), `ordinals_` and `ordinals_version_` (the scales).
+    """
+
+    def __init__(self, table: Literal["users", "habits"] = "users", leave_out: Sequence[str] = ()) -> None:
+        """Keep the settings; `fit` checks them."""
+        self.table = table
+        self.leave_out = leave_out
+
+    def fit(self, frame: pd.DataFrame, y: object = None) -> Self:
+        """Learn ranges and fills from rows of the table. Raises ValueError for no rows, or values of a wrong kind."""
+        if frame.empty:
+            raise ValueError(f"needs at least one row of `{self.table}` to learn from")
+        columns = self._columns()
+        self.ordinals_version_ = ORDINALS_VERSION
+        self.ordinals_ = {name: list(scale) for name, scale in ORDINALS.items()}
+        self.usual_levels_: dict[str, float] = {}
+        self.ranges_: dict[str, tuple[float, float]] = {}
+        self.similar_: dict[str, DecisionTreeRegressor] = {}
+        for name, scale in self.ordinals_.items():
+            if name in columns and columns[name].kind == "choice":
+                codes = _codes(frame, name, scale)[0]
+                known = codes[codes >= 0]
+                self.usual_levels_[name] = float(np.median(known)) if known.size else (len(scale) - 1) / 2
+        profiles = _matrix(self._words(frame, Counter(), Counter()), len(frame))
+        for name, column in columns.items():
+            if column.kind in _NUMBERS:
+                values = _numbers(frame, name, column)
+                known = np.flatnonzero(~np.isnan(values))
+                low, high = column.low or 0.0, 1.0 if column.high is None else column.high
+                if known.size:
+                    low, high = float(values[known].min()), float(values[known].max())
+                else:
+                    known, values = np.array([0]), np.full(len(frame), (low + high) / 2)
+                self.ranges_[name] = (1.0, float(len(self.ordinals_[name]))) if name in self.ordinals_ else (low, high)
+                tree = DecisionTreeRegressor(
+                    criterion="absolute_error", min_samples_leaf=SIMILAR, max_leaf_nodes=16, random_state=0
+                )
+                self.similar_[name] = tree.fit(profiles[known], values[known])
+        self.feature_names_ = list(self._encode(frame.iloc[:1]).features.columns)
+        return self
+
+    def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Features of each row: (rows, features); see `Encoded`."""
+        return self.encode(frame).features
+
+    def encode(self, frame: pd.DataFrame) -> Encoded:
+        """Features of each row, and how many values were unknown, clipped and filled."""
+        check_is_fitted(self)
+        encoded = self._encode(frame)
+        if list(encoded.features.columns) != self.feature_names_:
+            raise ValueError("this preprocessor was fitted when the tables had other columns or words; fit it again")
+        return encoded
+
+    def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
+        """Names of the features, in their order."""
+        check_is_fitted(self)
+        return np.array(self.feature_names_, dtype=object)
+
+    def parameters(self) -> dict[str, Any]:
+        """All that was learnt, as plain values for a model card."""
+        check_is_fitted(self)
+        return {
+            "table": self.table,
+            "leave_out": list(self.leave_out),
+            "features": self.feature_names_,
+            "ordinals": {"version": self.ordinals_version_, **self.ordinals_},
+            "usual_levels": self.usual_levels_,
+            "ranges": {name: list(bounds) for name, bounds in self.ranges_.items()},
+            "similar": {
+                name: {
+                    "feature": tree.tree_.feature.tolist(),
+                    "threshold": tree.tree_.threshold.tolist(),
+                    "left": tree.tree_.children_left.tolist(),
+                    "right": tree.tree_.children_right.tolist(),
+                    "median": tree.tree_.value.ravel().tolist(),
+                    "profiles": tree.tree_.n_node_samples.tolist(),
+                }
+                for name, tree in self.similar_.items()
+            },
+        }
+
+    def parameters_hash(self) -> str:
+        """Hash of `parameters`: equal hashes, equal features."""
+        return parameters_hash(self.parameters())
+
+    def _columns(self) -> dict[str, Column]:
+        """The columns that become features, in the order of the contract."""
+        if self.table not in ("users", "habits"):
+            raise ValueError(f"table is 'users' or 'habits'; got {self.table!r}")
+        known = TABLES[self.table].columns
+        for name in self.leave_out:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                raise ValueError(
+                    f"no column {name!r} in `{self.table}`" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
+        kinds = ("choice", "truth", *_NUMBERS)
+        return {
+            name: column
+            for name, column in known.items()
+            if (column.kind in kinds or (column.kind == "list" and column.choices))
+            and name not in (*self.leave_out, *_NOT_COMPARABLE)
+        }
+
+    def _encode(self, frame: pd.DataFrame) -> Encoded:
+        unknown, clipped, filled = Counter[str](), Counter[str](), Counter[str]()
+        features = self._words(frame, unknown, filled)
+        profiles = _matrix(features, len(frame))
+        for name, tree in self.similar_.items():
+            values, (low, high) = _numbers(frame, name, TABLES[self.table].columns[name]), self.ranges_[name]
+            missing = np.isnan(values)
+            if missing.any():
+                values = np.where(missing, 0.0, values)
+                values[missing] = tree.predict(profiles[missing])
+            clipped[name] = int(((values < low) | (values > high)).sum())
+            filled[name] = int(missing.sum())
+            features[name] = (np.clip(values, low, high) - low) / (high - low or 1.0)
+            if name in _BANDS:
+                steps = len(self.ordinals_[f"{name} band"]) - 1
+                features[f"{name} band"] = (_BANDS[name](pd.Series(values)).to_numpy() - 1) / steps
+            features[f"{name} missing"] = missing.astype(float)
+        found = pd.DataFrame(features, index=frame.index, dtype="float64")
+        return Encoded(found, *({name: n for name, n in counts.items() if n} for counts in (unknown, clipped, filled)))
+
+    def _words(self, frame: pd.DataFrame, unknown: Counter[str], filled: Counter[str]) -> dict[str, Floats]:
+        """Features of choices, lists, truths and levels; counts what is unknown and filled."""
+        features: dict[str, Floats] = {}
+        for name, column in self._columns().items():
+            if column.kind in _NUMBERS:
+                continue
+            if column.kind == "truth":
+                values = _truths(frame, name)
+                missing = np.isnan(values)
+                features[name] = np.where(missing, 0.0, values)
+            elif scale := self.ordinals_.get(name):
+                codes, strange = _codes(frame, name, scale)
+                missing = codes < 0
+                unknown[name], filled[name] = strange, int(missing.sum())
+                features[name] = np.where(missing, self.usual_levels_[name], codes) / (len(scale) - 1)
+            else:
+                assert column.choices is not None
+                words = [choice.value for choice in column.choices]
+                missing = _column(frame, name).isna().to_numpy()
+                rows, listed = _listed(frame, name) if column.kind == "list" else (np.arange(len(frame)), frame)
+                codes, unknown[name] = _codes(listed, name, words)
+                held = np.zeros((len(frame), len(words)))
+                held[rows[codes >= 0], codes[codes >= 0]] = 1.0
+                features |= {f"{name}={word}": held[:, i] for i, word in enumerate(words)}
+            features[f"{name} missing"] = missing.astype(float)
+        return features
+
+
+def parameters_hash(parameters: Mapping[str, Any]) -> str:
+    """SHA-256 of plain values and arrays, whatever the order of the keys (hexadecimal)."""
+    text = json.dumps(parameters, sort_keys=True, default=lambda array: array.tolist())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _matrix(features: dict[str, Floats], rows: int) -> Floats:
+    return np.column_stack([np.zeros(rows), *features.values()])  # a tree wants a column even where all is left out
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    return frame[name] if name in frame.columns else pd.Series(None, index=frame.index, dtype=object)
+
+
+def _codes(frame: pd.DataFrame, name: str, words: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]:
+    """Position of each value in `words` (-1 where it is missing or unknown), and how many are unknown."""
+    values = _column(frame, name)
+    codes = pd.Index(words, dtype=object).get_indexer(pd.Index(values, dtype=object))
+    return codes.astype(np.int64), int(((codes < 0) & values.notna()).sum())
+
+
+def _listed(frame: pd.DataFrame, name: str) -> tuple[npt.NDArray[np.int64], pd.DataFrame]:
+    """Row of each word of a column of lists, and the words as a frame."""
+    values = _column(frame, name).reset_index(drop=True).dropna()
+    wrong = values[~values.map(lambda value: isinstance(value, list | tuple)).astype(bool)]
+    if len(wrong):
+        raise ValueError(f"{name}: row {wrong.index[0]} holds {wrong.iloc[0]!r}, not a list of words")
+    listed = values.explode().dropna().to_frame(name)
+    return listed.index.to_numpy(), listed
+
+
+def _truths(frame: pd.DataFrame, name: str) -> Floats:
+    try:
+        return _column(frame, name).astype("boolean").to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: holds values that are neither true nor false") from error
+
+
+def _numbers(frame: pd.DataFrame, name: str, column: Column) -> Floats:
+    """Numbers of a column, NaN where missing; a target of k times in n days is k / n."""
+    values = _column(frame, name)
+    try:
+        if column.kind == "target":
+            parts = values.astype("str").str.split("/", expand=True, n=1).reindex(columns=[0, 1]).astype("float64")
+            numbers = (parts[0] / parts[1]).to_numpy()
+        else:
+            numbers = pd.to_numeric(values).to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: holds values that are not {_MEANT[column.kind]}") from error
+    infinite = np.flatnonzero(np.isinf(numbers))
+    if infinite.size:
+        raise ValueError(
+            f"{name}: infinite in {infinite.size} rows, first in row {infinite[0]}; leave unknown numbers out"
+        )
+    return numbers
+
+
+_MEANT = {"whole": "numbers", "number": "numbers", "target": "times per days, like 3/7"}
