@@ -89,7 +89,7 @@ class Blend:
         parts["preference"] = weights["preference"] * preference
         parts["similar_people"] = weights["similar_people"] * similar_people
         parts["success"] = weights["success"] * success
-        parts["age"] = -self.age * misfit * sum(parts.values())
+        parts["age"] = 0.0 - self.age * misfit * sum(parts.values())
         return parts
 
 

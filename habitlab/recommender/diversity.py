@@ -63,18 +63,17 @@ def rerank(
 ) -> npt.NDArray[np.int32]:
     """Choose k of each user's candidates, one after the other (users, k); -1 where there are no more.
 
-    Each place takes the candidate with the highest (1 - diversity) * relevance - diversity * likeness to the nearest
-    habit chosen before: maximal marginal relevance (Carbonell & Goldstein 1998, doi:10.1145/290941.291025), relevance
-    being the score scaled to [0, 1] over the user's candidates. Where the places left would else not suffice for
-    `required_categories`, only candidates of categories not yet chosen are looked at, as long as there are any. Ties go
-    to the earlier candidate. It ends after k choices, whatever the candidates.
+    Each place takes the candidate with the highest (1 - diversity) * score - diversity * likeness to the nearest habit
+    chosen before: maximal marginal relevance (Carbonell & Goldstein 1998, doi:10.1145/290941.291025). Where the places
+    left would else not suffice for `required_categories`, only candidates of categories not yet chosen are looked at,
+    as long as there are any. Ties go to the earlier candidate. It ends after k choices, whatever the candidates.
 
     Parameters
     ----------
     items
         (users, n) habits in falling order of score, -1 for none.
     scores
-        (users, n) their scores.
+        (users, n) their scores, in [0, 1] like likeness.
     alike
         (habits, habits) of `similarity`.
     category
@@ -110,19 +109,18 @@ def _choose(
     valid = items >= 0
     item = np.where(valid, items, 0).astype(np.int64)
     kind = kinds[item]
-    worth = _relevance(scores, valid) * np.float32(1 - diversity)
-    worth[~valid] = -np.inf
+    worth = np.where(valid, scores * (1 - diversity), -np.inf).astype(np.float32)
     nearest = np.zeros((users, n), dtype=np.float32)
     chosen = np.full((users, width), -1, dtype=np.int32)
     seen = np.zeros((users, kinds.max(initial=0) + 1), dtype=bool)
-    count = np.zeros(users, dtype=np.int64)
+    count: npt.NDArray[np.int64] = np.zeros(users, dtype=np.int64)
     rows = np.arange(users)
     for place in range(width):
         value = worth - nearest if place else worth.copy()
         wanting = np.asarray(needed - count >= places - place)
         short = np.flatnonzero(wanting) if place < places else rows[:0]
         if place and short.size:
-            stale = seen[short[:, None], kind[short]]
+            stale = np.asarray(seen[short[:, None], kind[short]])
             few = value[short]
             fresh_left = ((few > -np.inf) & ~stale).any(axis=1)
             few[stale & fresh_left[:, None]] = -np.inf
@@ -136,15 +134,3 @@ def _choose(
         seen[rows[there], kind[rows, best][there]] = True
         np.maximum(nearest, alike[habit[:, None], item] * np.float32(diversity), out=nearest)
     return chosen
-
-
-def _relevance(scores: Floats, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Scores scaled to [0, 1] over each user's candidates; all alike are all 1."""
-    shown = np.where(valid, scores, np.nan).astype(np.float32)
-    some = valid.any(axis=1)
-    low, high = np.zeros(len(shown), np.float32), np.ones(len(shown), np.float32)
-    low[some], high[some] = np.nanmin(shown[some], axis=1), np.nanmax(shown[some], axis=1)
-    span = (high - low)[:, None]
-    scaled = np.ones_like(shown)
-    np.divide(shown - low[:, None], span, out=scaled, where=(span > 0) & valid)
-    return scaled

@@ -86,9 +86,8 @@ class Recommendations:
         if not self.items:
             return notes
         rows = "".join(_row(item) for item in self.items)
-        head = "".join(
-            f"<th scope='col' style='text-align:left'>{t}</th>" for t in ("", "Habit", "Kept", "Why", "Score")
-        )
+        titles = ("", "Habit", "Kept", "Why", "Score")
+        head = "".join(f"<th scope='col' style='text-align:left'>{title}</th>" for title in titles)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"
 
 

@@ -1,0 +1,460 @@
+"""The recommender: fit once on a dataset, then answer for any of its users, or for somebody new, in milliseconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from habitlab.recommender import context, diversity, exploration
+from habitlab.recommender.blend import Blend, overlap, total
+from habitlab.recommender.candidates import PARTS, Candidates, with_catalogue
+from habitlab.recommender.people import People
+from habitlab.recommender.recommendations import Item, Recommendations
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from habitlab.dataset import Dataset
+    from habitlab.features.days import Day
+
+Floats = npt.NDArray[np.float64]
+
+MOST_KEPT = 20_000_000
+"""Scores of models kept for users of the dataset; of more, each request asks the models."""
+
+_BLOCK = 2048
+_INTERVAL_POINTS = 501
+
+
+@dataclass(frozen=True)
+class Models:
+    """The fitted models that are blended; see `habitlab.models`."""
+
+    content: Any
+    similar_people: Any
+    success: Any
+
+
+class Recommender:
+    """Blends the models, filters by context and guardrails, and makes a varied list with known propensities.
+
+    Parameters
+    ----------
+    blend
+        Weights of the models.
+    diversity
+        0 the best scores, 1 nothing but variety; see `diversity.rerank`.
+    exploration
+        Probability with which the last place is drawn by lot; see `exploration`.
+    seed
+        Of the models and of the draws.
+    models
+        Unfitted models instead of the usual ones.
+    """
+
+    blend: Blend
+    candidates_: Candidates
+    people_: People
+    models_: Models
+    version_: str
+    """Short hash of everything learnt and set: two recommenders with one version give the same lists."""
+
+    def __init__(
+        self,
+        blend: Blend | None = None,
+        *,
+        diversity: float = 0.1,
+        exploration: float = 0.1,
+        seed: int = 0,
+        models: Models | None = None,
+    ) -> None:
+        """Set the parameters; ValueError for those out of range."""
+        self.blend = blend or Blend()
+        self.diversity, self.exploration, self.seed = _probability("diversity", diversity), exploration, seed
+        _probability("exploration", exploration)
+        self._unfitted = models
+
+    def fit(self, dataset: Dataset, until: Day | None = None) -> Self:
+        """Fit the models, and prepare every user, on what happened strictly before the local day `until`.
+
+        Imported trackers get the built-in catalogue as candidates first (`candidates.with_catalogue`).
+        """
+        from habitlab.features.days import until_day
+        from habitlab.models.interactions import Interactions
+
+        dataset = with_catalogue(dataset)
+        models = self._unfitted or _usual_models(self.seed)
+        self.models_ = Models(
+            content=models.content.fit(dataset, until),
+            similar_people=models.similar_people.fit(dataset, until),
+            success=models.success.fit(dataset, until),
+        )
+        self.candidates_ = Candidates.of(dataset.habits)
+        interactions = Interactions.read(dataset, until)
+        self.people_ = People.read(dataset, self.candidates_, interactions, until)
+        self.day_ = until_day(until, dataset.habit_tracking)
+        self._habits = _rows(dataset.habits)
+        self._everybody = self.people_.weekdays.mean(axis=0) if len(self.people_.ids) else np.zeros(7)
+        self._notes = tuple(_notes(dataset, self.models_))
+        self._prepare(dataset)
+        return self
+
+    def _prepare(self, dataset: Dataset) -> None:
+        models, candidates = self.models_, self.candidates_
+        self._block_weights = {name: float(weight) for name, weight in models.content.weights_.items() if weight > 0}
+        self.alike_ = diversity.similarity(
+            candidates.category, candidates.activities, candidates.minutes, _text_vectors(models.content)
+        )
+        self._chances = np.linspace(0.0, 1.0, _INTERVAL_POINTS)
+        self._interval: Floats | None = None
+        if hasattr(models.success, "score_interval"):
+            self._interval = np.stack(models.success.score_interval(self._chances))
+        self._kept: npt.NDArray[np.float32] | None = None
+        users, parts = len(self.people_.ids), len(self._block_weights) + 2
+        if users * len(candidates) * parts <= MOST_KEPT:
+            kept = np.empty((users, parts, len(candidates)), dtype=np.float32)
+            for block in _blocks(users):
+                kept[block] = self._ask(self.people_.ids[block])
+            self._kept = kept
+        self.version_ = self._hash()
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256(json.dumps([asdict(self.blend), *self._settings()], sort_keys=True).encode())
+        for thing in (self.candidates_, self.people_):
+            for name, array in sorted(vars(thing).items()):
+                digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        for array in (self.alike_, self._kept, self._interval):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:12]
+
+    def _settings(self) -> list[Any]:
+        return [self.diversity, self.exploration, self.seed, self.day_, self._block_weights]
+
+    def _ask(self, user_ids: Sequence[str] | npt.NDArray[np.str_]) -> Floats:
+        """Scores of the models (users, parts, habits): blocks of content, similar people, success."""
+        ids = [str(user) for user in user_ids]
+        similarities = self.models_.content.similarities(ids)
+        rest = (self.models_.similar_people.score(ids), self.models_.success.score(ids))
+        return np.stack([*(similarities[name] for name in self._block_weights), *rest], axis=1)
+
+    def rows(self, user_ids: Sequence[str] | None = None) -> npt.NDArray[np.int64]:
+        """Where users stand among those of the dataset (n,); ValueError naming the nearest for an unknown one."""
+        if user_ids is None:
+            return np.arange(len(self.people_.ids))
+        if isinstance(user_ids, str):
+            raise ValueError(f"give a list of user ids, not one text: [{user_ids!r}]")
+        known = self._places
+        for user in user_ids:
+            if user not in known:
+                near = get_close_matches(str(user), known, n=3, cutoff=0.5)
+                hint = f"; nearest: {', '.join(near)}" if near else ""
+                raise ValueError(f"no user {str(user)!r} in this dataset{hint}")
+        return np.array([known[user] for user in user_ids], dtype=np.int64)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {str(user): row for row, user in enumerate(self.people_.ids)}
+
+    @property
+    def user_ids_(self) -> npt.NDArray[np.object_]:
+        """Ids of all users (users,), in the order of the dataset."""
+        return self.people_.ids.astype(object)
+
+    @property
+    def habit_ids_(self) -> npt.NDArray[np.object_]:
+        """Ids of all candidates (habits,): those of the dataset in its order, then the catalogue's."""
+        return self.candidates_.ids.astype(object)
+
+    def contributions(self, user_ids: Sequence[str] | None = None) -> dict[str, Floats]:
+        """Parts of each score by name (users, habits); they add up to `score`. ValueError for unknown users."""
+        return self._contributions_of(self.rows(user_ids))
+
+    def _contributions_of(self, rows: npt.NDArray[np.int64]) -> dict[str, Floats]:
+        raw = self._ask(self.people_.ids[rows]) if self._kept is None else self._kept[rows].astype(np.float64)
+        return self._blended(raw, self.people_, rows)
+
+    def _blended(self, raw: Floats, people: People, rows: npt.NDArray[np.int64]) -> dict[str, Floats]:
+        return self.blend.contributions(
+            {name: raw[:, number] for number, name in enumerate(self._block_weights)},
+            self._block_weights,
+            similar_people=raw[:, -2],
+            success=raw[:, -1],
+            preference=overlap(people.liked[rows], self.candidates_.activities),
+            misfit=context.misfit(people.age[rows], self.candidates_),
+            evidence=people.evidence[rows],
+        )
+
+    def score(self, user_ids: Sequence[str] | None = None) -> Floats:
+        """Score every habit for these users (users, habits), in [0, 1]; None is all. ValueError for unknown users."""
+        rows = self.rows(user_ids)
+        scores = np.empty((len(rows), len(self.candidates_)))
+        for block in _blocks(len(rows)):
+            scores[block] = total(self._contributions_of(rows[block]))
+        return scores
+
+    def score_profiles(self, users: pd.DataFrame) -> Floats:
+        """Score every habit for people who have just registered (n, habits), from columns of the table `users`."""
+        users = _with_ids(users)
+        people = People.strangers(users, self.candidates_, self._everybody)
+        return total(self._blended(self._ask_profiles(users), people, np.arange(len(users))))
+
+    def _ask_profiles(self, users: pd.DataFrame) -> Floats:
+        similarities = self.models_.content.similarities(users)
+        rest = (self.models_.similar_people.score_profiles(users), self.models_.success.score_profiles(users))
+        return np.stack([*(similarities[name] for name in self._block_weights), *rest], axis=1)
+
+    def recommend(
+        self,
+        user: str | Mapping[str, Any] | pd.DataFrame,
+        k: int = 5,
+        at: datetime | str | None = None,
+        lang: str = "en",
+        *,
+        tomorrow: bool = False,
+    ) -> Recommendations:
+        """Recommend k habits to one person.
+
+        Parameters
+        ----------
+        user
+            An id of the dataset; or a new person: a row of the table `users`, as a mapping, a one-row DataFrame, or
+            anything with `to_row()`.
+        k
+            How many; fewer come back, with a warning that says why, where fewer are eligible.
+        at
+            Moment of viewing on the person's own clock, without a zone; text like 2026-01-05T07:30 is read. None: the
+            time of day filters nothing, and days count to the last one of the data.
+        lang
+            Language of the names; where a habit has no name in it, it keeps the other one.
+        tomorrow
+            Plan habits whose part of the day is over for another day instead of leaving them out.
+
+        Raises
+        ------
+        ValueError
+            An unknown user, k below 1, or a moment with a zone.
+        """
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise ValueError(f"k is the number of habits, 1 or more; got {k!r}")
+        moment = read_moment(at)
+        if isinstance(user, str):
+            row = self.rows([user])
+            return self._answer(self.people_, int(row[0]), self._contributions_of(row), k, moment, lang, tomorrow)
+        users = _one_row(user)
+        people = People.strangers(users, self.candidates_, self._everybody)
+        parts = self._blended(self._ask_profiles(users), people, np.arange(1))
+        return self._answer(people, 0, parts, k, moment, lang, tomorrow)
+
+    def _answer(
+        self,
+        people: People,
+        row: int,
+        contributions: dict[str, Floats],
+        k: int,
+        at: datetime | None,
+        lang: str,
+        tomorrow: bool,
+    ) -> Recommendations:
+        person, candidates = people.person(row, len(self.candidates_)), self.candidates_
+        score = total(contributions)[0]
+        day = self.day_ if at is None else (at.date() - datetime(1970, 1, 1).date()).days
+        hour = None if at is None else at.hour + at.minute / 60
+        left, filtered = context.sift(person, candidates, day=day, hour=hour, tomorrow=tomorrow)
+        eligible = np.flatnonzero(left)
+        ranked = eligible[np.argsort(-score[eligible], kind="stable")]
+        places = min(k, diversity.PLACES)
+        best = diversity.rerank(
+            ranked[None],
+            score[ranked][None],
+            self.alike_,
+            candidates.category,
+            k=k,
+            diversity=self.diversity,
+            # The last place may be drawn by lot, so the others have to be varied without it.
+            places=max(1, places - 1) if self.exploration and k <= diversity.PLACES else places,
+        )[0]
+        best = best[best >= 0].astype(np.int64)
+        user_id = str(people.ids[row])
+        lot = exploration.generator(self.seed, user_id, None if at is None else at.isoformat())
+        shown, propensity = exploration.draw(best, eligible, self.exploration, lot)
+        over = context.over(candidates, hour)
+        items = tuple(
+            self._item(rank, habit, score, contributions, person, at, lang, bool(over[habit]), chance, habit != first)
+            for rank, (habit, chance, first) in enumerate(
+                zip(shown.tolist(), propensity.tolist(), best.tolist(), strict=True), start=1
+            )
+        )
+        return Recommendations(
+            user_id=user_id,
+            items=items,
+            filtered=filtered,
+            model_version=self.version_,
+            warnings=(*self._notes, *_shortage(k, len(items), len(candidates), filtered)),
+            at=at,
+            shown_at=_instant(at, str(people.zone[row])),
+            policy=f"blend {self.version_}, last place by lot {self.exploration:g}",
+            language=lang,
+            person=people.profile(row),
+            neutral={name: float(part[0].mean()) for name, part in contributions.items()},
+            has_history=bool(people.evidence[row] > 0),
+        )
+
+    def _item(
+        self,
+        rank: int,
+        habit: int,
+        score: Floats,
+        contributions: dict[str, Floats],
+        person: context.Person,
+        at: datetime | None,
+        lang: str,
+        over: bool,
+        propensity: float,
+        by_lot: bool,
+    ) -> Item:
+        candidates = self.candidates_
+        weekday, starts = context.first_day(person.weekdays, at, today_is_over=over)
+        success = self._success(contributions, habit)
+        between = None
+        if self._interval is not None and success is not None:
+            low, high = (float(np.interp(success, self._chances, bound)) for bound in self._interval)
+            between = min(low, success), max(high, success)
+        return Item(
+            rank=rank,
+            habit_id=str(candidates.ids[habit]),
+            name=candidates.name(habit, lang),
+            score=float(score[habit]),
+            success_probability=success,
+            contributions={name: float(part[0, habit]) for name, part in contributions.items()},
+            propensity=propensity,
+            by_lot=by_lot,
+            weekday=weekday,
+            starts=starts,
+            part_of_day=None if candidates.part[habit] < 0 else PARTS[candidates.part[habit]],
+            success_interval=between,
+            habit=json.loads(self._habits[habit]),
+        )
+
+    def _success(self, contributions: dict[str, Floats], habit: int) -> float | None:
+        if not self.blend.success:
+            return None
+        return float(np.clip(contributions["success"][0, habit] / self.blend.success, 0.0, 1.0))
+
+
+def read_moment(at: datetime | str | None) -> datetime | None:
+    """Return a moment on a person's own clock; ValueError for text that is none, or for one with a zone."""
+    if at is None:
+        return None
+    if isinstance(at, str):
+        try:
+            at = datetime.fromisoformat(at)
+        except ValueError as error:
+            raise ValueError(f"{at!r} is not a moment like 2026-01-05T07:30") from error
+    if at.tzinfo is not None:
+        raise ValueError(f"the moment is on the person's own clock, without a zone, like 2026-01-05T07:30; got {at}")
+    return at
+
+
+def _usual_models(seed: int) -> Models:
+    from habitlab.models.collaborative import CollaborativeModel
+    from habitlab.models.content import ContentModel
+    from habitlab.models.success import SuccessModel
+
+    return Models(ContentModel(), CollaborativeModel(seed=seed), SuccessModel(seed=seed))
+
+
+def _text_vectors(content: Any) -> Floats | None:
+    """Texts of habits as the content model places them (habits, d); None where it has none."""
+    if not hasattr(content, "habit_vectors"):
+        return None
+    vectors = content.habit_vectors()
+    text = vectors[[name for name in vectors.columns if name.split("=")[0] == "text"]]
+    return text.fillna(0.0).to_numpy() if text.shape[1] else None
+
+
+def _rows(habits: pd.DataFrame) -> list[str]:
+    """Rows of the table `habits` as JSON, without what is missing."""
+    table = habits.astype(object)
+    rows = table.where(table.notna(), None).to_dict("records")
+    return [
+        json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False, default=str) for row in rows
+    ]
+
+
+def _notes(dataset: Dataset, models: Models) -> Iterator[str]:
+    """What this dataset cannot give, for everybody alike."""
+    fallback = getattr(models.success, "fallback_", "")
+    if fallback:
+        yield f"how likely a habit is kept is the same for all: {fallback}"
+    if len(dataset.users) < 2:
+        yield "there is nobody else to compare with: similar people say nothing"
+    answers = ("improvement_areas", "activity_preferences", "time_commitment", "preferred_time", "age")
+    if not any(column in dataset.users and dataset.users[column].notna().any() for column in answers):
+        yield "nothing is known of these people but what they track: without a profile the list is hardly personal"
+
+
+def _shortage(k: int, found: int, habits: int, filtered: Mapping[str, int]) -> Iterator[str]:
+    if found >= k:
+        return
+    taken = ", ".join(f"{reason} {count}" for reason, count in filtered.items())
+    if found:
+        yield f"asked for {k} habits, only {found} of {habits} are eligible; filtered: {taken or 'none'}"
+    elif not habits:
+        yield "nothing to recommend: there are no habits"
+    else:
+        last = list(filtered)[-1]
+        yield f"nothing to recommend: the filter `{last}` took the last of {habits} habits; filtered: {taken}"
+
+
+def _instant(at: datetime | None, zone: str) -> datetime | None:
+    if at is None or not zone:
+        return None
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return at.replace(tzinfo=ZoneInfo(zone))
+    except (ZoneInfoNotFoundError, ValueError):
+        return None
+
+
+def _one_row(user: Mapping[str, Any] | pd.DataFrame | Any) -> pd.DataFrame:
+    import pandas as pd
+
+    if hasattr(user, "to_row"):
+        user = user.to_row()
+    if isinstance(user, Mapping):
+        user = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in user.items()}, index=[0])
+    if not isinstance(user, pd.DataFrame) or len(user) != 1:
+        raise ValueError(
+            "a new person is one row of the table `users`: a mapping of its columns, or a one-row DataFrame"
+        )
+    return _with_ids(user)
+
+
+def _with_ids(users: pd.DataFrame) -> pd.DataFrame:
+    """Bring answers to the dtypes of the contract; people without an id are called `new`."""
+    from habitlab.dataset.schema import coerce
+
+    if "user_id" not in users or users["user_id"].isna().any():
+        users = users.assign(user_id="new")
+    return coerce("users", users.reset_index(drop=True))
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(begin, begin + _BLOCK) for begin in range(0, count, _BLOCK))
+
+
+def _probability(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is a number from 0 to 1; got {value:g}")
+    return value
