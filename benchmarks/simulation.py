@@ -4,7 +4,7 @@
 
 Three counts, each the best of five: `replay` is the behaviour alone (every day's outcome, what a policy run in the
 world costs); `replay + tracking` adds instants, minutes, values and the DataFrame; `simulate()` is everything from
-reading the catalogue to a checked-in `Dataset` of eleven tables.
+reading the catalogue to a `Dataset` of eleven tables in the dtypes of the contract (`save` and `load` check it).
 """
 
 from __future__ import annotations
