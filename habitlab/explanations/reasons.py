@@ -13,6 +13,9 @@ from habitlab.explanations.factors import Factor, Outlook, factors, item_effects
 from habitlab.explanations.wording import FALLBACK, Language, Word, language
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from habitlab.models.success import SuccessModel
     from habitlab.recommender.recommendations import Item, Recommendations
 
 RARE, COMMON = 0.05, 0.95
@@ -62,6 +65,41 @@ def item_factors(recommendations: Recommendations, item: Item) -> list[Factor]:
         item.habit,
         outlook,
         has_history=recommendations.has_history,
+    )
+
+
+def as_table(recommendations: Recommendations) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of a list that `explain_list` has worded, as texts for a terminal.
+
+    A row holds rank, habit, reasons (a line each), chance to keep it up, and score in points of 100.
+    """
+    words = language(recommendations.language)
+    headings = [words.say(key) for key in ("table.rank", "table.habit", "table.reasons", "table.chance", "table.score")]
+    rows = []
+    for item in recommendations.items:
+        chance = item.success_probability
+        said = "" if chance is None else say_outlook(Outlook(chance), words)
+        rows.append([str(item.rank), item.name, "\n".join(item.reasons), said, f"{100 * item.score:.0f}"])
+    return headings, rows
+
+
+def success_factors(
+    model: SuccessModel, user_id: str, habit_id: str, code: str = FALLBACK, *, most: int = 5
+) -> pd.DataFrame:
+    """Return what moved the estimate of the success model for one pair, in words, from its SHAP values.
+
+    Columns: `feature` (its name in the model), `meaning` (in words), `log_odds`; the weightiest `most` features by
+    falling size, then the rest of them together, then where an average pair stands. They add up to the log-odds that
+    the boosted trees give the pair, before calibration. Raises as `SuccessModel.explain` does.
+    """
+    import pandas as pd
+
+    values = model.explain(user_id, [habit_id])
+    words, shown = language(code), values.iloc[0].sort_values(key=lambda v: -v.abs(), kind="stable")
+    parts = [*shown[:most].items(), ("rest", shown[most:].sum()), ("base", values.attrs["base"])]
+    return pd.DataFrame(
+        [(name, words.say(f"feature.{name}"), float(value)) for name, value in parts],
+        columns=["feature", "meaning", "log_odds"],
     )
 
 

@@ -240,12 +240,13 @@ def keys_in_use() -> set[str]:
     """Every key that the package asks for: those written out in its code, and those it builds from a vocabulary."""
     source = "\n".join(path.read_text("utf-8") for path in (ROOT / "habitlab").rglob("*.py"))
     sections = {key.split(".")[0] for key in keys("en")}
-    written = set(re.findall(rf'"((?:{"|".join(sections)})\.[a-z_]+)"', source)) | {"language.name"}
+    written = set(re.findall(rf"""["']((?:{"|".join(sections)})\.[a-z_]+)["']""", source)) | {"language.name"}
     built = {f"{section}.{name}" for section in ("form", "help") for name in Registration.model_fields}
     built |= {f"problem.{kind}" for kind in _SAYS}
     built |= {f"reason.{part}_{statement}" for part in STATEMENTS for statement in STATEMENTS[part]}
     built |= {f"part.{part}" for part in [*STATEMENTS, "learning_style"]}
-    built |= {f"feature.{name}" for name in FEATURES}
+    built |= {f"feature.{name}" for name in [*FEATURES, "rest", "base"]}
+    built |= {f"playground.{side}" for side in ("for", "against")}
     built |= {f"filtered.{name}" for name in REASONS}
     built |= {f"quantity.{unit}" for unit in re.findall(r'Quantity\("(\w+)"', source)}
     return written | built | words_of_the_vocabulary()
