@@ -71,6 +71,9 @@ _FORM = ("preferred_time", "improvement_areas", "activity_preferences", "learnin
 _LEVEL_DIFFICULTY = np.array([1.5, 3.0, 4.5, np.nan])  # the last one is for a level that is not known
 _WEIGHT_OF_USER, _WEIGHT_OF_HABIT, _WEIGHT_OF_LABELS = 10.0, 30.0, 20.0  # days, days and pairs that a prior weighs
 
+RECENT = 28
+"""Days that count as recent."""
+
 Arrays = dict[str, Any]
 
 
@@ -246,11 +249,8 @@ class History:
 
     def __init__(self, dataset: Dataset, until: Day | None = None) -> None:
         """Read what happened before `until`; None is everything."""
-        # Imports scipy.stats, half a second that scoring a stored model does not need.
-        from habitlab.features.behavioural import UserHistory
-
         self.end = end_of(dataset, until)
-        self._users = UserHistory(dataset, self.end)
+        self._registered = event_days(dataset, "users", "registered_at")
         users, habits = dataset.users["user_id"], dataset.habits["habit_id"]
         attributes = read_habits(dataset)
         self._category = attributes["category"]
@@ -264,6 +264,7 @@ class History:
         self._of_all = Tally(np.zeros(len(day), dtype=np.int64), day, done=done)
         self._of_habit = Tally(habit, day, done=done)
         self._of_category = Tally(category, day, done=done)
+        self._of_user = Tally(user, day, done=done)
         self._of_user_category = Tally(user * self._wide + category, day, done=done)
         minutes = np.nan_to_num(attributes["minutes"]) * attributes["frequency"]
         place, owner = codes(dataset.adoptions["habit_id"], habits), codes(dataset.adoptions["user_id"], users)
@@ -274,27 +275,25 @@ class History:
 
     def of_users(self, user: Ints, day: Ints) -> Arrays:
         """Arrays (n, ...) of these users (positions) as of these days (n,)."""
-        known = self._users.at(user, day)
         whole = self._rate_of_all(day)
-        counted = known["counted_days"].fillna(0).to_numpy()
-        rate = known["completion_rate"].to_numpy()
-        rate = (rate * counted + _WEIGHT_OF_USER * whole) / (counted + _WEIGHT_OF_USER)
+        done, counted = self._of_user.sum("done", user, day), self._of_user.count(user, day)
+        rate = np.where(counted > 0, _shrunk(done, counted, whole, _WEIGHT_OF_USER), np.nan)
+        recent = self._of_user.sum("done", user, day, RECENT), self._of_user.count(user, day, RECENT)
         by_category = np.full((len(user), self._wide), np.nan)
         for category in range(self._wide - 1):
             key = user * self._wide + category
             done, of = self._of_user_category.sum("done", key, day), self._of_user_category.count(key, day)
             by_category[:, category] = np.where(of > 0, _shrunk(done, of, rate, _WEIGHT_OF_USER), np.nan)
-        registered = self._users.registered[user]
+        registered, adopted = self._registered[user], self._begun.count(user, day)
+        taken = self._begun.sum("minutes", user, day) - self._ended.sum("minutes", user, day)
         return {
             "days_since_registration": np.where(registered < NEVER, np.maximum(day - registered, 0), np.nan),
-            "adopted": known["adopted"].to_numpy(),
-            "held": known["held"].to_numpy(),
-            "held_minutes": np.maximum(
-                self._begun.sum("minutes", user, day) - self._ended.sum("minutes", user, day), 0
-            ),
+            "adopted": adopted.astype(float),
+            "held": (adopted - self._ended.count(user, day)).astype(float),
+            "held_minutes": np.maximum(taken, 0),
             "completion_rate": rate,
-            "completion_rate_recent": known["completion_rate_recent"].to_numpy(),
-            "counted_days": known["counted_days"].to_numpy(),
+            "completion_rate_recent": np.where(recent[1] > 0, recent[0] / np.maximum(recent[1], 1), np.nan),
+            "counted_days": counted.astype(float),
             "by_category": by_category,
         }
 

@@ -199,8 +199,8 @@ class _Writer:
                 return self._frame(thing, where)
         name = type(thing).__name__
         if name in _SPARSE and type(thing) is _SPARSE[name]:
-            parts = {part: self._array(getattr(thing, part), where) for part in ("data", "indices", "indptr")}
-            return {"type": name, "shape": list(map(int, thing.shape)), **parts}
+            arrays = {part: self._array(getattr(thing, part), where) for part in ("data", "indices", "indptr")}
+            return {"type": name, "shape": list(map(int, thing.shape)), **arrays}
         if _is_ours(type(thing).__module__):
             state = {key: self.value(part, f"{where}.{key}") for key, part in _attributes(thing).items()}
             return {"type": "object", "class": self._name(type(thing), where), "state": state}
@@ -321,13 +321,13 @@ class _Reader:
         raise self._untrusted([str(told["type"])])
 
     def _object(self, told: dict[str, Any]) -> Any:
-        kind = self._class(told["class"], object)
+        kind: type = self._class(told["class"], object)
         thing = object.__new__(kind)
         state = {key: self.value(part) for key, part in told["state"].items()}
         for key, part in state.items():
             object.__setattr__(thing, key, part)
-        if dataclasses.is_dataclass(kind):
-            absent = [f.name for f in dataclasses.fields(kind) if not hasattr(thing, f.name)]
+        if dataclasses.is_dataclass(thing):
+            absent = [f.name for f in dataclasses.fields(thing) if not hasattr(thing, f.name)]
             if absent:
                 raise ModelFileError(f"{self._path}: `{absent[0]}` of {kind.__name__} is absent; fit it again")
         return thing

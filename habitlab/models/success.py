@@ -228,6 +228,8 @@ def train_pipeline(pairs: LabelledPairs, rows: Bools, seed: int = 0) -> tuple[Fi
     learning, stopping, calibrating = three_ways(pairs.user, rows, generator)
     features, rates = encoded(pairs, learning, generator)
     success = pairs.success
+    # Binning fails on a column without any value; as a constant it is never split on.
+    features[:, np.isnan(features[learning]).all(axis=0)] = 0.0
     boosting = HistGradientBoostingClassifier(
         max_iter=400, early_stopping=True, n_iter_no_change=10, random_state=seed, **_BOOSTING
     )
@@ -239,7 +241,7 @@ def train_pipeline(pairs: LabelledPairs, rows: Bools, seed: int = 0) -> tuple[Fi
     trees = Trees.of(boosting)
     slope, intercept = -float(sigmoid.a_), -float(sigmoid.b_)
     raw = trees.log_odds(np.ascontiguousarray(features[calibrating].T))
-    covariance = _sandwich(raw, success[calibrating], pairs.user[calibrating], slope, intercept)
+    covariance = logistic_covariance(raw, success[calibrating], pairs.user[calibrating], slope, intercept)
     return Fitted(trees, slope, intercept, covariance, rates), calibrated
 
 
@@ -271,7 +273,7 @@ def encoded(pairs: LabelledPairs, learning: Bools, generator: np.random.Generato
     return features, rates
 
 
-def _sandwich(raw: Floats, success: npt.NDArray, user: npt.NDArray, slope: float, intercept: float) -> Floats:
+def logistic_covariance(raw: Floats, success: npt.NDArray, user: npt.NDArray, slope: float, intercept: float) -> Floats:
     """Covariance (2, 2) of the slope and intercept of a logistic fit, clustered by user."""
     chance = special.expit(slope * raw + intercept)
     design = np.column_stack([raw, np.ones(len(raw))])
