@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from habitlab.dataset import Dataset
-from habitlab.features.days import Day, local_date, read_days, until_day
+from habitlab.features.days import Day, local_date, until_day
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
