@@ -1,12 +1,15 @@
 """Protocols of offline evaluation: what a model may learn from, and what it is held against.
 
-A global temporal split is the default: what lies before a day is known, what comes from that day on is the truth. It is
-the only one of the three in which nobody's future is learnt from (Meng et al. 2020, doi:10.1145/3383313.3418479).
+A global temporal split is the default: what lies before a day is known, what comes from that day on is the truth. Of
+the three it is the only one in which a model learns nothing of anybody's future (Meng et al. 2020, RecSys,
+doi:10.1145/3383313.3418479). `leaks` finds features that are the future.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +18,10 @@ from scipy import sparse
 
 from habitlab.dataset import Dataset
 from habitlab.features.days import Day, until_day
-from habitlab.models.interactions import Interactions, days_of
+from habitlab.models.interactions import Interactions, days_of, positions
 
 Ids = npt.NDArray[np.object_]
+Mask = npt.NDArray[np.bool_]
 
 WHEN = {
     "habit_tracking": "date",
@@ -29,28 +33,27 @@ WHEN = {
     "surveys": "sent_at",
     "experiments": "assigned_at",
     "consents": "at",
-    "model_runs": "trained_at",
 }
 """Column that says when a row came to be known; a row without it cannot be shown to be of the past, and goes."""
 
-OPEN_ENDED = {
+FILLED_IN_LATER = {
     "habit_tracking": ("at", ("at",)),
     "adoptions": ("abandoned_at", ("abandoned_at",)),
     "recommendations": ("responded_at", ("responded_at", "response")),
     "surveys": ("answered_at", ("answered_at", "answer")),
     "experiments": ("exposed_at", ("exposed_at",)),
 }
-"""What is filled in after the row itself: column that says when, and the columns that are not known before."""
+"""What is not known with the row itself: the column that says when, and the columns that are hidden until then."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What to learn from and what to be held against.
+    """What to learn from, and what to be held against.
 
-    `train` holds only what is known; its profiles are those of all users. `relevant` (users, habits) float64 CSR: 1 for
-    each habit that the user adopted later and never had before. `seen` (users, habits) bool CSR: what the user ever had
-    before, which no list offers again. Rows are `user_ids`, columns `habit_ids` (all those of the dataset, in its
-    order); `until` is the day from which on nothing is known, None where that differs between users.
+    `train` holds only what is known; the profiles in it are those of all users. Rows of the matrices are `user_ids`,
+    the users to score; columns are `habit_ids`, all those of the dataset in its order. `relevant` CSR float64: 1 for
+    each habit that the user took up later and never had before. `seen` CSR bool: what the user ever had before, which
+    no list offers again. `until` is the local day from which on nothing is known, None where there is no such day.
     """
 
     train: Dataset
@@ -62,75 +65,227 @@ class Split:
 
 
 def temporal(dataset: Dataset, until: Day) -> Split:
-    """Global temporal split at the local day `until`: train before it, truth from it on.
+    """Global temporal split at the local day `until` (each user's own): train before it, truth from it on.
 
-    The users are those registered before `until` (where registrations are not known: those with an event before it).
-    Their relevant habits are those adopted on `until` or later and not tracked, adopted or named as existing before.
-
-    Raises
-    ------
-    ValueError
-        `until` is not a day, or nobody registered before it.
+    The users are those registered before `until`, or where that is not known those with an event before it. Their
+    relevant habits are those adopted (or, without an adoption, first tracked) on `until` or later, but not tracked,
+    adopted or said to exist before. Raises ValueError where nobody was there before `until`.
     """
     day = _moment(until)
     train = before(dataset, day)
-    past = Interactions.read(train, day)
-    known = _registered(dataset, train, day)
-    if not known.any():
+    present = _present(dataset, train, day)
+    if not present.any():
         raise ValueError(f"nobody registered before {day:%Y-%m-%d}; choose a later day")
-    later = _days(dataset, "adoptions", "adopted_at") >= day.to_datetime64()
-    adopted = _pairs(dataset.adoptions[later], past)
-    relevant = (adopted - adopted.multiply(past.ever)).tocsr()
-    relevant.eliminate_zeros()
-    return Split(train, relevant[known], past.ever[known], past.user_ids[known], past.habit_ids, day)
+
+    known = _known(dataset, _starts(dataset, day), day)
+    return _split(dataset, train, lambda table, column: ~known(table, column), present, day)
+
+
+def leave_last_out(dataset: Dataset) -> Split:
+    """Hold out what each user adopted last: train on what happened to them before that moment.
+
+    Users who adopted at one moment only are trained on and have nothing to be held against. The model sees what others
+    did later, also later than the habit it has to find: results are too good (see the module's source).
+    """
+    adoptions = dataset.adoptions
+    moments = adoptions.groupby("user_id")["adopted_at"].agg(["min", "max"])
+    last = moments["max"].where(moments["max"] > moments["min"])
+    held_out = adoptions.loc[(adoptions["adopted_at"] == adoptions["user_id"].map(last)).to_numpy(bool)]
+    days = pd.Series(days_of(dataset.replace(adoptions=held_out), "adoptions", "adopted_at"), held_out["user_id"])
+    train = _keep(dataset, _known(dataset, last, days.groupby(level=0).first()))
+
+    def later(table: str, column: str) -> Mask:
+        return dataset.table(table).index.isin(held_out.index) & (table == "adoptions")
+
+    return _split(dataset, train, later, np.ones(len(dataset.users), dtype=bool), None)
+
+
+def hold_out_users(dataset: Dataset, share: float = 0.2, seed: int = 0) -> Split:
+    """Cold start: a random share of the users (0 < share < 1) have only their profile, and all they did is the truth.
+
+    Raises ValueError where the share leaves no user on one of the two sides.
+    """
+    users = dataset.users["user_id"].to_numpy(dtype=object)
+    number = round(share * len(users))
+    if not 0 < number < len(users):
+        raise ValueError(f"a share of {share} of {len(users)} users leaves {number} to hold out; both sides need some")
+    held = np.zeros(len(users), dtype=bool)
+    held[np.random.default_rng(seed).permutation(len(users))[:number]] = True
+
+    def of_others(table: str, column: str) -> Mask:
+        return ~dataset.table(table)["user_id"].isin(users[held]).to_numpy()
+
+    return _split(dataset, _keep(dataset, of_others), lambda table, column: ~of_others(table, column), held, None)
 
 
 def before(dataset: Dataset, until: Day) -> Dataset:
-    """What was known when the local day `until` began: later rows are gone, and so is what was filled in later.
+    """What was known when the local day `until` began: later rows are gone, and what was filled in later is hidden.
 
-    Users and habits stay. Days are each user's own (`zone`, `day_start`); see `WHEN` and `OPEN_ENDED`.
+    Users and habits stay, and runs of models go. Days are each user's own (`zone`, `day_start`); see `WHEN` and
+    `FILLED_IN_LATER`.
     """
-    day = _moment(until).to_datetime64()
-    tables = {}
+    day = _moment(until)
+    return _keep(dataset, _known(dataset, _starts(dataset, day), day))
+
+
+Features = Callable[[Dataset, Day], Any]
+
+
+def leaks(features: Features, dataset: Dataset, until: Day) -> list[str]:
+    """Names of the columns that hold something of the future; empty where none does.
+
+    `features(dataset, until)` gives a frame (a series, an array) with a row a user. It is asked again with everything
+    from `until` on removed, with it a month later, and without the users who registered on `until` or later: what it
+    says of the others must not change (to 9 digits). Rows that come or go are reported as "(rows)".
+    """
+    day = _moment(until)
+    told = _as_frame(features(dataset, until), dataset)
+    newcomers = _days(dataset, "users", "registered_at") >= day.to_datetime64()
+    others = {
+        "removed": before(dataset, day),
+        "postponed": _postpone(dataset, day),
+        "without newcomers": _without(dataset, set(dataset.users["user_id"][newcomers])),
+    }
+    found: dict[str, None] = {}
+    for name, other in others.items():
+        again = _as_frame(features(other, until), other)
+        if name == "without newcomers":
+            common = told.index.intersection(again.index)
+            left, right = told.loc[common], again.loc[common]
+        else:
+            left, right = told, again
+            if not left.index.equals(right.index):
+                found["(rows)"] = None
+                continue
+        strangers = left.columns.symmetric_difference(right.columns)
+        found |= dict.fromkeys(str(column) for column in strangers)
+        same = (column for column in left.columns if column not in strangers)
+        found |= dict.fromkeys(str(column) for column in same if not _equal(left[column], right[column]))
+    return list(found)
+
+
+def _split(
+    dataset: Dataset, train: Dataset, later: Callable[[str, str], Mask], users: Mask, until: pd.Timestamp | None
+) -> Split:
+    """Split whose truth are the pairs in the `later` rows of adoptions and tracking that `train` does not know."""
+    past = Interactions.read(train, until)
+    pairs = [
+        dataset.table(table).loc[later(table, WHEN[table]), ["user_id", "habit_id"]]
+        for table in ("adoptions", "habit_tracking")
+    ]
+    rows = pd.concat(pairs).drop_duplicates()
+    user, habit = positions(rows["user_id"], past.user_ids), positions(rows["habit_id"], past.habit_ids, "habit")
+    taken_up = sparse.csr_array((np.ones(len(rows)), (user, habit)), shape=past.matrix.shape)
+    relevant = sparse.csr_array(taken_up - taken_up.multiply(past.ever))
+    relevant.eliminate_zeros()
+    return Split(train, relevant[users], past.ever[users], past.user_ids[users], past.habit_ids, until)
+
+
+def _keep(dataset: Dataset, known: Callable[[str, str], Mask]) -> Dataset:
+    """Only rows that are `known`, and of them only what is; asked by table and the column that says when."""
+    tables = {"model_runs": dataset.model_runs.iloc[:0]}
     for name, when in WHEN.items():
         frame = dataset.table(name)
-        kept = _days(dataset, name, when) < day
-        frame = frame[kept]
-        if name in OPEN_ENDED:
-            column, hidden = OPEN_ENDED[name]
+        kept = known(name, when) if when in frame.columns else np.zeros(len(frame), dtype=bool)
+        if name in FILLED_IN_LATER:
+            column, hidden = FILLED_IN_LATER[name]
             if column in frame.columns:
-                unknown = _days(dataset, name, column)[kept] >= day
-                for field in (field for field in hidden if field in frame.columns):
-                    frame = frame.assign(**{field: frame[field].mask(unknown)})
-        tables[name] = frame
+                late = frame[column].notna().to_numpy() & ~known(name, column)
+                frame = frame.assign(**{field: frame[field].mask(late) for field in hidden if field in frame.columns})
+        tables[name] = frame[kept]
     return dataset.replace(**tables)
 
 
 def _moment(until: Day) -> pd.Timestamp:
+    if until is None:
+        raise ValueError("`until` is a local day, such as '2026-01-05'; got None")
     return pd.Timestamp(until_day(until, pd.DataFrame()), unit="D")
+
+
+def _starts(dataset: Dataset, day: pd.Timestamp) -> pd.Series:
+    """Instant at which each user's local day begins, by user_id; users without a zone live in UTC."""
+    users = dataset.users
+    zones = users["zone"].astype(object).fillna("UTC") if "zone" in users else pd.Series("UTC", users.index)
+    hours = users["day_start"].fillna(0) if "day_start" in users else pd.Series(0.0, users.index)
+    clock = day + pd.to_timedelta(hours, unit="h")
+    starts = pd.Series(pd.NaT, users.index, dtype="datetime64[us, UTC]")
+    for zone, mine in clock.groupby(zones):
+        first_of_two = np.ones(len(mine), dtype=bool)
+        local = mine.dt.tz_localize(zone, ambiguous=first_of_two, nonexistent="shift_forward")
+        starts[mine.index] = local.dt.tz_convert("UTC").dt.as_unit("us")
+    return starts.set_axis(users["user_id"])
+
+
+def _known(dataset: Dataset, starts: pd.Series, days: pd.Series | pd.Timestamp) -> Callable[[str, str], Mask]:
+    """Which rows of a table and column that says when come before each user's start of the unknown, or have none.
+
+    `starts` are instants and `days` local days by user_id, or one day for all.
+    """
+
+    def known(table: str, column: str) -> Mask:
+        frame = dataset.table(table)
+        cut = starts
+        if column == "date":
+            if isinstance(days, pd.Timestamp):
+                return (frame[column] < days).to_numpy(bool)
+            cut = days
+        cut = cut.loc[cut.notna()]
+        place = cut.index.get_indexer(frame["user_id"])
+        when = frame[column].to_numpy("datetime64[us]")
+        early = when < cut.to_numpy("datetime64[us]")[place] if len(cut) else np.zeros(len(frame), dtype=bool)
+        return np.where(place >= 0, early, ~np.isnat(when))
+
+    return known
 
 
 def _days(dataset: Dataset, table: str, column: str) -> npt.NDArray[np.datetime64]:
     """Local day of each row (rows,), NaT where unknown."""
-    if table == "model_runs":  # belongs to no user: days of UTC
-        return dataset.model_runs[column].dt.tz_localize(None).to_numpy().astype("datetime64[D]")
     if column == "date":
         return dataset.table(table)[column].to_numpy().astype("datetime64[D]")
     return days_of(dataset, table, column)
 
 
-def _registered(dataset: Dataset, train: Dataset, day: pd.Timestamp) -> npt.NDArray[np.bool_]:
-    users = dataset.users["user_id"]
+def _present(dataset: Dataset, train: Dataset, day: pd.Timestamp) -> Mask:
+    """Whether each user of the dataset was there before the day."""
     registered = _days(dataset, "users", "registered_at")
-    active = users.isin(train.adoptions["user_id"]) | users.isin(train.habit_tracking["user_id"])
+    users = dataset.users["user_id"]
+    active = users.isin(train.adoptions["user_id"].unique()) | users.isin(train.habit_tracking["user_id"].unique())
     return np.where(np.isnat(registered), active, registered < day.to_datetime64())
 
 
-def _pairs(rows: pd.DataFrame, of: Interactions) -> sparse.csr_array:
-    """CSR (users, habits) float64 with 1 for each pair in these rows."""
-    user = pd.Index(of.user_ids).get_indexer(rows["user_id"])
-    habit = pd.Index(of.habit_ids).get_indexer(rows["habit_id"])
-    matrix = sparse.csr_array((np.ones(len(rows)), (user, habit)), shape=of.matrix.shape)
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return matrix
+def _postpone(dataset: Dataset, day: pd.Timestamp, days: int = 30) -> Dataset:
+    """The same events, but those of `day` or later so much later."""
+    tables = {}
+    for name, when in WHEN.items():
+        frame = dataset.table(name)
+        columns = {when, FILLED_IN_LATER.get(name, (when,))[0]} & set(frame.columns)
+        late = {column: _days(dataset, name, column) >= day.to_datetime64() for column in columns}
+        tables[name] = frame.assign(
+            **{column: frame[column].mask(late[column], frame[column] + pd.Timedelta(days=days)) for column in columns}
+        )
+    return dataset.replace(**tables)
+
+
+def _without(dataset: Dataset, users: set[str]) -> Dataset:
+    tables = {name: dataset.table(name) for name in ("users", *WHEN)}
+    return dataset.replace(**{name: frame[~frame["user_id"].isin(users)] for name, frame in tables.items()})
+
+
+def _as_frame(values: Any, dataset: Dataset) -> pd.DataFrame:
+    if isinstance(values, pd.DataFrame):
+        return values
+    if isinstance(values, pd.Series):
+        return values.to_frame(values.name if values.name is not None else "value")
+    array = values.toarray() if sparse.issparse(values) else np.asarray(values)
+    index = dataset.users["user_id"] if len(array) == len(dataset.users) else None
+    frame = pd.DataFrame(array.reshape(len(array), -1), index=None if index is None else pd.Index(index))
+    return frame.rename(columns=lambda number: f"column {number}")
+
+
+def _equal(left: pd.Series, right: pd.Series) -> bool:
+    if pd.api.types.is_numeric_dtype(left) and pd.api.types.is_numeric_dtype(right):
+        return np.allclose(left.to_numpy(float), right.to_numpy(float), rtol=1e-9, atol=1e-12, equal_nan=True)
+    return (
+        left.astype(object).where(left.notna(), None).tolist()
+        == right.astype(object).where(right.notna(), None).tolist()
+    )
