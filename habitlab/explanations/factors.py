@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from habitlab.dataset.vocabulary import Activity, Category, Level, TimeOfDay
+from habitlab.dataset.vocabulary import Activity, Category, Chronotype, Level, TimeOfDay
 from habitlab.explanations.wording import Quantity
 
 Floats = npt.NDArray[np.float64]
@@ -29,6 +29,7 @@ SMALLEST = 0.001
 """Effects below a thousandth of the scale are no reason."""
 
 _SOUGHT = {Level.BEGINNER: 1.5, Level.INTERMEDIATE: 3.0, Level.ADVANCED: 4.5}
+_BEST = {Chronotype.MORNING: TimeOfDay.MORNING, Chronotype.EVENING: TimeOfDay.EVENING}
 _NEAR = 1.0  # a step of difficulty
 _OLDEST = 120  # as old as people get is no limit
 
@@ -69,7 +70,7 @@ class Factor:
 STATEMENTS: dict[str, dict[str, int]] = {
     "category": {"match": 1, "mismatch": -1},
     "time": {"fits": 1, "longer": -1, "short": -1},
-    "time_of_day": {"match": 1, "any": 1, "mismatch": -1},
+    "time_of_day": {"match": 1, "any": 1, "mismatch": -1, "best": 1, "not_best": -1},
     "difficulty": {"near": 1, "harder": -1, "easier": -1},
     "text": {"closer": 1, "farther": -1},
     "preference": {"match": 1, "mismatch": -1},
@@ -150,7 +151,8 @@ def _true_statements(
         case "time":
             return _time(_known(user, "time_commitment"), _known(habit, "minutes"))
         case "time_of_day":
-            return _time_of_day(_known(user, "preferred_time"), _known(habit, "time_of_day"))
+            preferred, best = _known(user, "preferred_time"), _BEST.get(_known(user, "chronotype"))
+            return _time_of_day(preferred, best, _known(habit, "time_of_day"))
         case "difficulty":
             return _difficulty(_known(user, "difficulty_preference"), _known(habit, "difficulty"))
         case "preference":
@@ -179,13 +181,20 @@ def _time(budget: float | None, minutes: float | None) -> list[tuple[str, dict[s
     return [("longer", values)] if minutes > budget else [("fits", values), ("short", values)]
 
 
-def _time_of_day(preferred: str | None, time: str | None) -> list[tuple[str, dict[str, Any]]]:
-    if preferred in (None, TimeOfDay.ANY) or time is None:
+def _time_of_day(preferred: str | None, best: TimeOfDay | None, time: str | None) -> list[tuple[str, dict[str, Any]]]:
+    if preferred == TimeOfDay.ANY:
+        preferred = None
+    if time is None or not (preferred or best):
         return []
     if time == TimeOfDay.ANY:
         return [("any", {})]
-    values = {"time": TimeOfDay(time), "preferred": TimeOfDay(preferred)}
-    return [("match" if time == preferred else "mismatch", values)]
+    said = []
+    if preferred:
+        values = {"time": TimeOfDay(time), "preferred": TimeOfDay(preferred)}
+        said.append(("match" if time == preferred else "mismatch", values))
+    if best:
+        said.append(("best" if time == best else "not_best", {"time": TimeOfDay(time), "best": best}))
+    return said
 
 
 def _difficulty(level: str | None, difficulty: float | None) -> list[tuple[str, dict[str, Any]]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from habitlab.dataset.vocabulary import Activity, Category, Gender, Level, TimeOfDay
+from habitlab.dataset.vocabulary import Activity, Category, Chronotype, Gender, Level, TimeOfDay
 from habitlab.explanations.factors import SMALLEST, STATEMENTS, Factor, Outlook, effects, factors, item_effects
 from habitlab.explanations.faithfulness import score_without
 from habitlab.explanations.reasons import explain, summarise
@@ -130,6 +130,10 @@ def test_effects_add_up_to_the_lead_over_an_average_habit() -> None:
         ("time_of_day", -0.1, {}, {"time_of_day": "evening"}, "mismatch"),
         ("time_of_day", 0.1, {}, {"time_of_day": "evening"}, None),
         ("time_of_day", 0.1, {"preferred_time": "any"}, {}, None),
+        ("time_of_day", 0.1, {"preferred_time": None, "chronotype": "morning"}, {}, "best"),
+        ("time_of_day", -0.1, {"preferred_time": "any", "chronotype": "evening"}, {}, "not_best"),
+        ("time_of_day", 0.1, {"chronotype": "evening"}, {"time_of_day": "evening"}, "best"),
+        ("time_of_day", 0.1, {"preferred_time": None, "chronotype": "intermediate"}, {}, None),
         ("difficulty", 0.1, {}, {}, "near"),
         ("difficulty", -0.1, {}, {"difficulty": 3.0}, "harder"),
         ("difficulty", -0.1, {"difficulty_preference": "advanced"}, {}, "easier"),
@@ -208,6 +212,7 @@ profiles = st.fixed_dictionaries(
         "activity_preferences": st.none() | st.lists(st.sampled_from(list(Activity))),
         "time_commitment": numbers,
         "preferred_time": st.none() | st.sampled_from(list(TimeOfDay)),
+        "chronotype": st.none() | st.sampled_from(list(Chronotype)),
         "difficulty_preference": st.none() | st.sampled_from(list(Level)),
     }
 )

@@ -274,6 +274,7 @@ def every_sentence(code: str) -> list[str]:
         "category": list(Category),
         "time": list(TimeOfDay),
         "preferred": list(TimeOfDay),
+        "best": [TimeOfDay.MORNING, TimeOfDay.EVENING],
         "minutes": minutes,
         "budget": minutes,
         "activities": [[a] for a in Activity] + [list(Activity)],
