@@ -322,7 +322,7 @@ class _Reader:
 
     def _object(self, told: dict[str, Any]) -> Any:
         kind: type = self._class(told["class"], object)
-        thing = object.__new__(kind)
+        thing: Any = object.__new__(kind)
         state = {key: self.value(part) for key, part in told["state"].items()}
         for key, part in state.items():
             object.__setattr__(thing, key, part)

@@ -44,13 +44,14 @@ Bools = npt.NDArray[np.bool_]
 FEWEST_PAIRS, FEWEST_USERS, FEWEST_OF_A_KIND = 200, 50, 30
 """Labelled pairs, their users, and successes as well as failures below which no model is fitted."""
 
-CALIBRATION_SHARE, STOPPING_SHARE = 0.25, 0.15
-"""Shares of users for calibration and for stopping the boosting in time; nobody is in two parts."""
+CALIBRATION_SHARE, STOPPING_SHARE = 0.2, 0.15
+"""Shares of users for calibration and for finding the number of trees; nobody is in two parts."""
 
 # On the built-in data small trees do as well as larger ones, and fewer of them are walked faster.
-_BOOSTING = {"learning_rate": 0.15, "max_leaf_nodes": 6, "min_samples_leaf": 50, "l2_regularization": 10.0}
+_BOOSTING = {"learning_rate": 0.1, "max_leaf_nodes": 6, "min_samples_leaf": 50, "l2_regularization": 10.0}
 _ENCODING = NAMES.index("habit_success")
 _FOLDS = 5
+MOST_TREES = 400
 _BLOCK = 1 << 16  # pairs scored at a time
 
 
@@ -226,15 +227,16 @@ def train_pipeline(pairs: LabelledPairs, rows: Bools, seed: int = 0) -> tuple[Fi
 
     generator = np.random.default_rng(seed)
     learning, stopping, calibrating = three_ways(pairs.user, rows, generator)
-    features, rates = encoded(pairs, learning, generator)
-    success = pairs.success
-    # Binning fails on a column without any value; as a constant it is never split on.
-    features[:, np.isnan(features[learning]).all(axis=0)] = 0.0
-    boosting = HistGradientBoostingClassifier(
-        max_iter=400, early_stopping=True, n_iter_no_change=10, random_state=seed, **_BOOSTING
-    )
+    success, kept = pairs.success, learning | stopping
+    features, _ = encoded(pairs, learning, generator)
     # Its own validation set would be drawn by row, and hold the users that it learns from.
-    boosting.fit(features[learning], success[learning], X_val=features[stopping], y_val=success[stopping])
+    trial = HistGradientBoostingClassifier(
+        max_iter=MOST_TREES, early_stopping=True, n_iter_no_change=10, random_state=seed, **_BOOSTING
+    ).fit(features[learning], success[learning], X_val=features[stopping], y_val=success[stopping])
+    features, rates = encoded(pairs, kept, generator)
+    boosting = HistGradientBoostingClassifier(
+        max_iter=trial.n_iter_, early_stopping=False, random_state=seed, **_BOOSTING
+    ).fit(features[kept], success[kept])
     calibrated = CalibratedClassifierCV(FrozenEstimator(boosting), method="sigmoid")
     calibrated.fit(features[calibrating], success[calibrating])
     sigmoid = calibrated.calibrated_classifiers_[0].calibrators[0]
@@ -270,6 +272,8 @@ def encoded(pairs: LabelledPairs, learning: Bools, generator: np.random.Generato
         column[mine] = success_rates(habit[others], success[others], pairs.category)[habit[mine]]
     features = np.ascontiguousarray(pairs.columns.T)
     features[:, _ENCODING] = column
+    # Binning fails on a column without any value; as a constant it is never split on.
+    features[:, np.isnan(features[learning]).all(axis=0)] = 0.0
     return features, rates
 
 
