@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
     from habitlab.dataset import Dataset
+    from habitlab.recommender.recommendations import Recommendations
 
 __version__ = "0.1.0"
 
@@ -44,3 +48,26 @@ def open_truth(source: str | Path) -> dict[str, float]:
             return {}
         effects = truth["average_effects"] if simulation is not None and truth.get("simulation") == simulation else {}
     return {key: value for key, value in effects.items() if not key.endswith("_standardised")}
+
+
+def recommend(
+    dataset: Dataset | str | Path,
+    user: str | Mapping[str, Any] | Any,
+    k: int = 5,
+    at: datetime | str | None = None,
+    lang: str = "en",
+    *,
+    tomorrow: bool = False,
+) -> Recommendations:
+    """Recommend k habits to a user of a dataset, or to somebody new, with reasons in a language (`en`, `ru`).
+
+    `dataset`: a dataset, its path, or the word `sample`. `user`: an id, or the answers of a new person (a mapping of
+    columns of the table `users`, or a registration record). `at`: moment of viewing on the person's own clock. The
+    recommender is fitted once for a dataset and kept; see `habitlab.recommender.recommend.Recommender` for what is
+    raised and returned.
+    """
+    from habitlab.explanations.reasons import explain_list
+    from habitlab.recommender.fitted import fitted
+
+    recommender = fitted(open_dataset() if isinstance(dataset, str) and dataset == SAMPLE else dataset)
+    return explain_list(recommender.recommend(user, k, at, lang, tomorrow=tomorrow), lang)

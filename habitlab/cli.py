@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from habitlab.dataset import Dataset
+    from habitlab.recommender.recommendations import Recommendations
 
 BUILT_IN = Path("data/habittrack.db")
 PRELOAD = ("habitlab.evaluation.claims", "habitlab.dataset.quality", "habitlab.report.figures", "seaborn")
@@ -148,9 +149,8 @@ def report(
     from habitlab.report.build import build_reports
     from habitlab.report.parameters import SAMPLE, parse_assignments
 
-    if str(data) != SAMPLE and not data.exists():
-        advice = "`make data` makes it" if data == BUILT_IN else "`habitlab import` or `habitlab simulate` makes one"
-        raise FileNotFoundError(f"no dataset at {data}; {advice}, or give --data {SAMPLE} for a small simulated one")
+    if str(data) != SAMPLE:
+        _need_data(data)
     if data.is_file():
         _look(data)
     result = build_reports(
@@ -183,6 +183,81 @@ def _look(data: Path) -> None:
         raise ValueError(f"{data} is a damaged SQLite database: {error}") from error
     if "habit_tracking" not in tables:
         raise ValueError(f"{data} is not a HabitLab dataset: it has no table habit_tracking; {advice}")
+
+
+@app.command()
+def recommend(
+    user: Annotated[str, typer.Argument(metavar="USER_ID", help="Who in the dataset.")],
+    data: DataOption = BUILT_IN,
+    k: Annotated[int, typer.Option("--k", help="How many habits.")] = 5,
+    lang: Annotated[str, typer.Option(help="Language of names and reasons: en or ru.")] = "en",
+    at: Annotated[
+        str | None, typer.Option(help="Moment on the user's own clock, like 2026-01-05T07:30; now when left out.")
+    ] = None,
+    tomorrow: Annotated[
+        bool, typer.Option("--tomorrow", help="Plan habits whose part of the day is over for another day.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Recommend habits to a user, and say why."""
+    import json
+    from datetime import datetime
+
+    from habitlab.explanations.reasons import explain_list
+    from habitlab.recommender.fitted import fitted
+
+    if str(data) == "sample":
+        from habitlab import open_dataset
+
+        source: Dataset | Path = open_dataset()
+    else:
+        _need_data(data)
+        source = data
+    moment = at or datetime.now().isoformat(timespec="minutes")
+    found = fitted(source, tell=_note).recommend(user, k, moment, lang, tomorrow=tomorrow)
+    answer = explain_list(found, lang)
+    for warning in answer.warnings:
+        _note(warning)
+    if json_:
+        _print(json.dumps(answer.to_json(), ensure_ascii=False, indent=2))
+    else:
+        _show(answer)
+
+
+def _show(answer: Recommendations) -> None:
+    """Print a list as a table where a person looks at it, else as plain text."""
+    from habitlab.explanations.reasons import as_table, say_slot
+    from habitlab.explanations.wording import label
+
+    code = answer.language
+    headings, rows = as_table(answer)
+    for item, row in zip(answer.items, rows, strict=True):
+        row[1] = f"{row[1]}\n{say_slot(item, code)}"
+    if sys.stdout.isatty() and rows:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*headings, box=box.SIMPLE_HEAD, show_lines=True)
+        for row in rows:
+            table.add_row(*map(Text, row))  # names are data: square brackets in them are no markup
+        Console().print(table)
+    else:
+        for rank, name, reasons, chance, score in rows:
+            title, slot = name.rsplit("\n", 1)
+            _print(f"{rank}. {title} ({', '.join(filter(None, [slot, chance]))}; {headings[-1]} {score})")
+            for reason in reasons.split("\n"):
+                _print(f"   {reason}")
+    left_out = ", ".join(f"{label(f'filtered.{reason}', code)}: {n}" for reason, n in answer.filtered.items())
+    if left_out:
+        _print(left_out)
+
+
+def _need_data(data: Path) -> None:
+    if not data.exists():
+        advice = "`make data` makes it" if data == BUILT_IN else "`habitlab import` or `habitlab simulate` makes one"
+        raise FileNotFoundError(f"no dataset at {data}; {advice}, or give --data sample for a small simulated one")
 
 
 @app.command()
@@ -235,3 +310,7 @@ def _summarise(dataset: Dataset, path: Path) -> None:
 
 def _print(text: str) -> None:
     print(text)  # noqa: T201
+
+
+def _note(text: str) -> None:
+    print(f"habitlab: {text}", file=sys.stderr)  # noqa: T201

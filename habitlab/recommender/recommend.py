@@ -33,6 +33,7 @@ MOST_KEPT = 20_000_000
 
 _BLOCK = 2048
 _INTERVAL_POINTS = 501
+_NO_WEIGHT = 1e-9  # what a fit leaves of a weight that is none
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Recommender:
 
     def _prepare(self, dataset: Dataset) -> None:
         models, candidates = self.models_, self.candidates_
-        self._block_weights = {name: float(weight) for name, weight in models.content.weights_.items() if weight > 0}
+        self._block_weights = {name: float(weight) for name, weight in models.content.weights_.items() if weight > _NO_WEIGHT}
         self.alike_ = diversity.similarity(
             candidates.category, candidates.activities, candidates.minutes, _text_vectors(models.content)
         )
