@@ -66,7 +66,7 @@ class Neighbours:
         if not self.people.size or not consent.any():
             return result
         everyone = (self.habits.sum(axis=0) + 1.0) / (self.people.sum() + 1.0)
-        years, minutes, gender = (values[consent] for values in describe(users))
+        years, minutes, gender = describe(users[consent])
         code, kinds = pd.factorize(pd.MultiIndex.from_arrays([years, minutes, gender]))
         first = np.unique(code, return_index=True)[1]
         lifts = np.empty((len(kinds), self.habits.shape[1]))
