@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from habitlab.recommender.recommend import Recommender
 
 KEPT_RECOMMENDERS = 4
-KIND = "recommender"
 _LONGEST_FIT = 600.0  # seconds; then a process fits for itself
 _ROOMS = ("dataset", "features", "models", "recommender")
 
@@ -52,7 +51,7 @@ def _load(path: Path) -> Dataset:
 
 
 def _kept(identity: str, dataset: Callable[[], Dataset], tell: Callable[[str], None] | None) -> Recommender:
-    from habitlab.models import storage
+    from habitlab.models.storage import ModelFileError
     from habitlab.recommender.recommend import Recommender
 
     key = hashlib.sha256(f"{identity} {_source()}".encode()).hexdigest()[:32]
@@ -60,9 +59,9 @@ def _kept(identity: str, dataset: Callable[[], Dataset], tell: Callable[[str], N
 
     def find() -> Recommender | None:
         try:
-            found = storage.load(place, kind=KIND)
+            found = Recommender.load(place)
             os.utime(place)
-        except (OSError, storage.ModelFileError):
+        except (OSError, ModelFileError):
             return None
         return found
 
@@ -77,7 +76,7 @@ def _kept(identity: str, dataset: Callable[[], Dataset], tell: Callable[[str], N
                 tell("fitting the recommender; this takes a few seconds, once for these data")
             found = Recommender().fit(data)
             with suppress(OSError):
-                storage.save(found, place, kind=KIND)
+                found.save(place)
                 _prune(place.parent)
     return found
 
@@ -86,7 +85,8 @@ def _prune(folder: Path) -> None:
     kept = sorted(folder.glob("*.model"), key=lambda path: path.stat().st_mtime)
     for old in kept[:-KEPT_RECOMMENDERS]:
         old.unlink(missing_ok=True)
-        old.with_suffix(".lock").unlink(missing_ok=True)
+        for suffix in (".models", ".lock"):
+            old.with_suffix(suffix).unlink(missing_ok=True)
 
 
 @contextmanager

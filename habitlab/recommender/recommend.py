@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -31,6 +32,7 @@ Floats = npt.NDArray[np.float64]
 MOST_KEPT = 20_000_000
 """Scores of models kept for users of the dataset; of more, each request asks the models."""
 
+MODELS_SUFFIX = ".models"
 _BLOCK = 2048
 _INTERVAL_POINTS = 501
 _NO_WEIGHT = 1e-9  # what a fit leaves of a weight that is none
@@ -65,7 +67,6 @@ class Recommender:
     blend: Blend
     candidates_: Candidates
     people_: People
-    models_: Models
     version_: str
     """Short hash of everything learnt and set: two recommenders with one version give the same lists."""
 
@@ -83,6 +84,7 @@ class Recommender:
         self.diversity, self.exploration, self.seed = _probability("diversity", diversity), exploration, seed
         _probability("exploration", exploration)
         self._unfitted = models
+        self._models_file: str | None = None
 
     def fit(self, dataset: Dataset, until: Day | None = None) -> Self:
         """Fit the models, and prepare every user, on what happened strictly before the local day `until`.
@@ -94,6 +96,7 @@ class Recommender:
 
         dataset = with_catalogue(dataset)
         models = self._unfitted or _usual_models(self.seed)
+        self._unfitted = None  # fitted, they are `models_`
         self.models_ = Models(
             content=models.content.fit(dataset, until),
             similar_people=models.similar_people.fit(dataset, until),
@@ -109,9 +112,39 @@ class Recommender:
         self._prepare(dataset)
         return self
 
+    @cached_property
+    def models_(self) -> Models:
+        """The fitted models; they are read from their file when somebody new asks, for they take long to import."""
+        from habitlab.models import storage
+
+        if self._models_file is None:
+            raise ValueError(
+                "this recommender is not fitted, or its models were not saved with it: use Recommender.save"
+            )
+        return storage.load(self._models_file, kind="models")
+
+    def save(self, path: str | Path) -> None:
+        """Write to `path`, and the models, which only new people need, beside it with the suffix `.models`."""
+        from habitlab.models import storage
+
+        path = Path(path)
+        storage.save(self.models_, path.with_suffix(MODELS_SUFFIX), kind="models")
+        storage.save(self, path, kind="recommender")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recommender:
+        """Read what `save` wrote; raises as `habitlab.models.storage.load` does."""
+        from habitlab.models import storage
+
+        found: Recommender = storage.load(path, kind="recommender")
+        found._models_file = str(Path(path).with_suffix(MODELS_SUFFIX))
+        return found
+
     def _prepare(self, dataset: Dataset) -> None:
         models, candidates = self.models_, self.candidates_
-        self._block_weights = {name: float(weight) for name, weight in models.content.weights_.items() if weight > _NO_WEIGHT}
+        self._block_weights = {
+            name: float(weight) for name, weight in models.content.weights_.items() if weight > _NO_WEIGHT
+        }
         self.alike_ = diversity.similarity(
             candidates.category, candidates.activities, candidates.minutes, _text_vectors(models.content)
         )
