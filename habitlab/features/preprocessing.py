@@ -96,7 +96,7 @@ class Preprocessor(TransformerMixin, BaseEstimator):
         self.ordinals_ = {name: list(scale) for name, scale in ORDINALS.items()}
         self.usual_levels_: dict[str, float] = {}
         self.ranges_: dict[str, tuple[float, float]] = {}
-        self.similar_: dict[str, DecisionTreeRegressor] = {}
+        self.similar_: dict[str, dict[str, npt.NDArray[Any]]] = {}
         for name, scale in self.ordinals_.items():
             if name in columns and columns[name].kind == "choice":
                 codes = _codes(frame, name, scale)[0]
@@ -113,10 +113,7 @@ class Preprocessor(TransformerMixin, BaseEstimator):
                 else:
                     known, values = np.array([0]), np.full(len(frame), (low + high) / 2)
                 self.ranges_[name] = (1.0, float(len(self.ordinals_[name]))) if name in self.ordinals_ else (low, high)
-                tree = DecisionTreeRegressor(
-                    criterion="absolute_error", min_samples_leaf=SIMILAR, max_leaf_nodes=16, random_state=0
-                )
-                self.similar_[name] = tree.fit(profiles[known], values[known])
+                self.similar_[name] = _median_tree(profiles[known], values[known])
         self.feature_names_ = list(self._encode(frame.iloc[:1]).features.columns)
         return self
 
@@ -148,15 +145,7 @@ class Preprocessor(TransformerMixin, BaseEstimator):
             "usual_levels": self.usual_levels_,
             "ranges": {name: list(bounds) for name, bounds in self.ranges_.items()},
             "similar": {
-                name: {
-                    "feature": tree.tree_.feature.tolist(),
-                    "threshold": tree.tree_.threshold.tolist(),
-                    "left": tree.tree_.children_left.tolist(),
-                    "right": tree.tree_.children_right.tolist(),
-                    "median": tree.tree_.value.ravel().tolist(),
-                    "profiles": tree.tree_.n_node_samples.tolist(),
-                }
-                for name, tree in self.similar_.items()
+                name: {part: values.tolist() for part, values in tree.items()} for name, tree in self.similar_.items()
             },
         }
 
@@ -192,7 +181,7 @@ class Preprocessor(TransformerMixin, BaseEstimator):
             missing = np.isnan(values)
             if missing.any():
                 values = np.where(missing, 0.0, values)
-                values[missing] = tree.predict(profiles[missing])
+                values[missing] = tree["median"][_leaf(tree, profiles[missing])]
             clipped[name] = int(((values < low) | (values > high)).sum())
             filled[name] = int(missing.sum())
             features[name] = (np.clip(values, low, high) - low) / (high - low or 1.0)
@@ -235,6 +224,33 @@ def parameters_hash(parameters: Mapping[str, Any]) -> str:
     """SHA-256 of plain values and arrays, whatever the order of the keys (hexadecimal)."""
     text = json.dumps(parameters, sort_keys=True, default=lambda array: array.tolist())
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _median_tree(profiles: Floats, values: Floats) -> dict[str, npt.NDArray[Any]]:
+    """Grow a regression tree, and keep it as plain arrays (nodes,): a stored one can be read without trust."""
+    grown = (
+        DecisionTreeRegressor(criterion="absolute_error", min_samples_leaf=SIMILAR, max_leaf_nodes=16, random_state=0)
+        .fit(profiles, values)
+        .tree_
+    )
+    return {
+        "column": grown.feature.copy(),
+        "threshold": grown.threshold.copy(),
+        "left": grown.children_left.copy(),
+        "right": grown.children_right.copy(),
+        "median": grown.value.ravel(),
+        "profiles": grown.n_node_samples.copy(),
+    }
+
+
+def _leaf(tree: dict[str, npt.NDArray[Any]], profiles: Floats) -> npt.NDArray[np.int64]:
+    """Leaf in which each profile ends (rows,)."""
+    node = np.zeros(len(profiles), dtype=np.int64)
+    while (inner := tree["left"][node] >= 0).any():
+        rows, here = np.flatnonzero(inner), node[inner]
+        goes_left = profiles[rows, tree["column"][here]] <= tree["threshold"][here]
+        node[rows] = np.where(goes_left, tree["left"][here], tree["right"][here])
+    return node
 
 
 def _matrix(features: dict[str, Floats], rows: int) -> Floats:

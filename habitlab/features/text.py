@@ -102,12 +102,13 @@ def habit_texts(habits: pd.DataFrame) -> pd.Series:
 
     Missing where a habit has none of them. Columns may be absent.
     """
-    parts = habits.reindex(columns=["name_en", "description_en", "name_ru", "description_ru", "category"]).astype(
-        object
-    )
+    columns = ["name_en", "description_en", "name_ru", "description_ru", "category"]
+    parts = habits.reindex(columns=columns).astype(object)
     parts["category"] = parts["category"].map(_words_file()["categories"])
-    joined = parts.T.apply(lambda given: "\n".join(given.dropna()) or None)
-    return joined.reindex(habits.index).rename("text")
+    joined = parts["name_en"].fillna("")
+    for column in columns[1:]:
+        joined = joined + "\n" + parts[column].fillna("")
+    return joined.where(parts.notna().any(axis=1), None).rename("text")
 
 
 class TextEncoder(BaseEstimator):
@@ -163,10 +164,10 @@ class TextEncoder(BaseEstimator):
 
     def dense(self, texts: Iterable[object]) -> Floats:
         """Place of each text among the topics: (texts, components); a product of two rows is their cosine."""
-        from sklearn.preprocessing import normalize
-
         places = self.tfidf(texts) @ self.components_.T
-        return normalize(places) if len(places) else places
+        lengths = np.linalg.norm(places, axis=1, keepdims=True)
+        told = lengths > 1e-9  # what is shorter is rounding, and would point anywhere
+        return np.divide(places, lengths, out=np.zeros_like(places), where=told)
 
     def get_feature_names_out(self, input_features: object = None) -> npt.NDArray[np.object_]:
         """The words of the columns of `tfidf`."""
