@@ -70,7 +70,7 @@ class AbandonmentHazard:
         return self
 
     def hazard(self, design: Floats) -> Floats:
-        """Chance of giving up within the week (rows,), from covariates (rows, covariates) in the order of COVARIATES."""
+        """Chance of giving up within the week (rows,), from covariates (rows, covariates) ordered as COVARIATES."""
         return 1 / (1 + np.exp(-(self._standard(design) @ self.coefficients_ + self.intercept_)))
 
     def predict_survival(self, dataset: Dataset, until: Day | None = None, weeks: int = 12) -> pd.DataFrame:

@@ -55,8 +55,12 @@ def end_of(dataset: Dataset, until: Day | None) -> int:
         ("sessions", "started_at"),
         ("feedback", "at"),
     ):
-        days = event_days(dataset, table, column)
-        last = max(last, int(days[days < NEVER].max(initial=-1)))
+        frame = dataset.table(table)
+        if column in frame and frame[column].notna().any():
+            # Who is latest on the clock of UTC need not be on the local calendar, but is within two days.
+            late = (frame[column] >= frame[column].max() - pd.Timedelta(days=2)).to_numpy()
+            days = event_days(dataset.replace(**{table: frame[late]}), table, column)
+            last = max(last, int(days.max()))
     return last + 1
 
 

@@ -300,20 +300,21 @@ class Taste:
         users, category = dataset.users["user_id"], np.append(habit_categories(dataset), -1)
         size = (len(users), len(CATEGORIES))
 
-        def cells(table: str, rows: npt.NDArray[np.bool_], column: str) -> tuple[Tally, Ints, Floats]:
+        def cells(table: str, rows: npt.NDArray[np.bool_], column: str) -> tuple[Tally, Floats]:
             frame, day = dataset.table(table), event_days(dataset, table, column)
             user, area = codes(frame["user_id"], users), category[codes(frame["habit_id"], dataset.habits["habit_id"])]
             cell = np.where(rows & (user >= 0) & (area >= 0) & (day < end), user * size[1] + area, -1)
-            return Tally(cell, day), cell, np.bincount(cell[cell >= 0], minlength=size[0] * size[1]).reshape(size)
+            total = np.bincount(cell[cell >= 0], minlength=size[0] * size[1]).reshape(size)
+            return Tally(cell, day), total.astype(float)
 
         adopted = dataset.adoptions
         recommended = np.zeros(len(adopted), dtype=bool)
         if "source" in adopted:
             recommended = (adopted["source"] == AdoptionSource.RECOMMENDED).to_numpy(dtype=bool)
         seen = np.logical_or.reduce(answers(dataset, *Response))
-        self._picked, _, picked = cells("adoptions", ~recommended, "adopted_at")
-        self._taken, _, taken = cells("adoptions", recommended, "adopted_at")
-        self._seen, _, looked = cells("recommendations", seen, "responded_at")
+        self._picked, picked = cells("adoptions", ~recommended, "adopted_at")
+        self._taken, taken = cells("adoptions", recommended, "adopted_at")
+        self._seen, looked = cells("recommendations", seen, "responded_at")
 
         self.pick_share = (picked.sum(axis=0) + 0.5) / (picked.sum() + 0.5 * size[1])
         self.acceptance = (taken.sum(axis=0) + self.pick_share) / (looked.sum(axis=0) + 10)

@@ -146,11 +146,11 @@ def engagement_depth(dataset: Dataset, until: Day | None = None) -> pd.Series:
     days = read_days(rows_before(dataset.habit_tracking, end))
     reported = days.repeat(codes(days.pairs["user_id"], users))[(days.status == DONE) | (days.status == SKIPPED)]
     sessions = dataset.sessions
-    minutes = np.zeros(size)
+    minutes: Floats = np.zeros(size)
     if "seconds" in sessions:
         held = event_days(dataset, "sessions", "started_at") < end
         length = sessions["seconds"].fillna(0).to_numpy(dtype=float)[held] / 60
-        minutes = np.bincount(codes(sessions["user_id"], users)[held], length, size)
+        minutes = np.bincount(codes(sessions["user_id"], users)[held], length, size).astype(float)
     answered = np.logical_or.reduce(answers(dataset, Response.ACCEPTED, Response.REJECTED))
     kinds = [
         count("sessions", "started_at"),
@@ -189,9 +189,8 @@ def cross_habit_influence(
         for each user: people are compared with themselves. Holding A is one habit more: the coefficient of A plus that
         of the load. Intervals at `level` are by user (sandwich). It is causal only if, given all that, when A is held
         is as good as random.
-    load
-        The coefficient of the load alone: one habit more, whichever (the same in every row), with load_low and
-        load_high.
+    load, load_low, load_high
+        One habit more, whichever: the coefficient of the load without the exposures (the same in every row).
 
     Raises
     ------
@@ -225,10 +224,9 @@ def cross_habit_influence(
         naive[column], naive_error[column] = value[1], np.sqrt(covariance[1, 1])
 
     own = (unit_habit[:, None] == np.arange(len(habits))[None, :]).astype(float)
-    design = np.column_stack([exposure, load, units["recommended"].to_numpy(dtype=float), own])
-    value, covariance = _regression(
-        _within(design, weight, codes_), _within(outcome[:, None], weight, codes_)[:, 0], weight, codes_, len(names)
-    )
+    nuisance = np.column_stack([load, units["recommended"].to_numpy(dtype=float), own])
+    of_load, load_covariance = _between_own(nuisance, outcome, weight, codes_, len(names))
+    value, covariance = _between_own(np.hstack([exposure, nuisance]), outcome, weight, codes_, len(names))
     at = len(chosen)
     total = value[:at] + value[at]
     variance = np.diag(covariance)[:at] + covariance[at, at] + 2 * covariance[:at, at]
@@ -251,7 +249,7 @@ def cross_habit_influence(
             "users": people[chosen],
             **ends("naive", naive, naive_error),
             **ends("adjusted", total, np.sqrt(np.maximum(variance, 0))),
-            **ends("load", value[at] * one, np.sqrt(covariance[at, at]) * one),
+            **ends("load", of_load[0] * one, np.sqrt(load_covariance[0, 0]) * one),
         }
     )
     return table.sort_values("habit_id", ignore_index=True)
@@ -300,6 +298,14 @@ def _held_beside(units: pd.DataFrame) -> tuple[Ints, Ints]:
     beside = (both["unit"] != both["unit_other"]) & (both["start_other"] <= both["start"])
     both = both[beside & (both["stop_other"] > both["start"])]
     return both["unit"].to_numpy(), both["unit_other"].to_numpy()
+
+
+def _between_own(
+    design: Floats, outcome: Floats, weight: Floats, cluster: Ints, clusters: int
+) -> tuple[Floats, Floats]:
+    """`_regression` with a mean of its own for each cluster."""
+    outcome = _within(outcome[:, None], weight, cluster)[:, 0]
+    return _regression(_within(design, weight, cluster), outcome, weight, cluster, clusters)
 
 
 def _within(values: Floats, weight: Floats, group: Ints) -> Floats:
