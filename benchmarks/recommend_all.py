@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 SIDES = ("product", "top 10", "candidates", "implicit")
 FACTORS, K, CANDIDATES = 20, 10, 50
 

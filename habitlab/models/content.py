@@ -29,7 +29,7 @@ from habitlab.dataset import Dataset
 from habitlab.dataset.vocabulary import Category, Chronotype, LearningStyle, Level, TimeOfDay
 from habitlab.features.days import Day
 from habitlab.models import Floats, Ids
-from habitlab.models.interactions import Interactions, ids_of, positions
+from habitlab.models.interactions import LIVED, Interactions, ids_of, positions
 
 NEUTRAL = 0.5
 WEIGHTS = {
@@ -148,7 +148,7 @@ class ContentModel:
         return total
 
     def _learn(self, data: Interactions) -> None:
-        adopted = sparse.csr_array(data.matrix >= NEUTRAL)  # what was held before registration weighs less
+        adopted = sparse.csr_array(data.matrix >= LIVED)
         popularity = np.log(np.asarray(adopted.sum(axis=0), dtype=float).ravel() + 1)
         names = list(self.weights_)
         gram, target = np.zeros((len(names) + 1,) * 2), np.zeros(len(names) + 1)
@@ -312,9 +312,8 @@ def _answers(users: pd.DataFrame) -> tuple[list[Any], list[Any]]:
 
 
 def _said(barriers: Any, held: Any, names: dict[str, str]) -> str:
-    parts: list[str] = [barriers] if isinstance(barriers, str) else []
-    parts += [names.get(habit, habit) for habit in held] if isinstance(held, (list, tuple)) else []
-    return "\n".join(parts)
+    habits = [names.get(habit, str(habit)) for habit in held] if isinstance(held, (list, tuple)) else []
+    return "\n".join([barriers, *habits] if isinstance(barriers, str) else habits)
 
 
 def _names(habits: pd.DataFrame) -> dict[str, str]:

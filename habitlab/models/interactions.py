@@ -24,6 +24,9 @@ from habitlab.features.days import DONE, MISSED, Day, Days, local_date, read_day
 from habitlab.models import Floats, Ids
 
 EXISTING_WEIGHT = 0.1
+LIVED = 0.5
+"""Every habit adopted or tracked weighs at least so much, one only held before registration less."""
+
 STILL_HELD_DAYS = 28
 """A tracked habit without an adoption counts as held for so many days after its last row."""
 

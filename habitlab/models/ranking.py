@@ -76,7 +76,7 @@ def _blocks(scores: Scores | tuple[Scores, Scores], items: int, groups: int) -> 
     users = len(scores[0]) if isinstance(scores, tuple) else len(scores)
     dtype = np.result_type(*scores) if isinstance(scores, tuple) else scores.dtype
     block = np.full((min(_BLOCK, users), width), -np.inf, dtype=dtype)
-    transposed = np.ascontiguousarray(scores[1].T) if isinstance(scores, tuple) else None
+    transposed = np.ascontiguousarray(scores[1].T) if isinstance(scores, tuple) else scores[:0]
     for begin in range(0, users, _BLOCK):
         here = block[: min(_BLOCK, users - begin)]
         if isinstance(scores, tuple):
