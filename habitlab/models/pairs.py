@@ -81,43 +81,46 @@ def success_labels(dataset: Dataset, until: Day | None = None) -> pd.DataFrame:
     """Return every adoption whose window lies wholly before the local day `until`, and whether it succeeded.
 
     Columns: user_id, habit_id, user, habit (positions in the dataset's tables), day (of adoption, days since
-    1970-01-01), planned (scheduled in the window by the habit's target), done, success (bool).
+    1970-01-01), scheduled (days of the window that count), done, success (bool).
 
-    Skipped and unknown days shorten the schedule; where fewer than half of it is left, nobody can tell, and the pair
-    is left out. Where nobody records giving up (imported logs), silence may be the end of the log as well: pairs are
-    then followed to the last tracked day of their user only, and what is learnt holds for those who keep a log.
+    Days that count are those done or missed while the pair was held, and from giving up on those that the habit's
+    target would have scheduled. Skipped and unknown days do not count, nor do days without a row; where fewer than half
+    of what the target asks for is left, nobody can tell, and the pair is left out.
+
+    Where nobody records giving up (imported logs), a pair ends with its last row, and it is followed to the last
+    tracked day of its user only, for silence may be the end of the whole log: what is learnt holds for who keeps one.
     `attrs` counts the pairs left out: too_recent, undecided.
     """
     end = end_of(dataset, until)
     users, habits = dataset.users["user_id"], dataset.habits["habit_id"]
     user, habit = codes(dataset.adoptions["user_id"], users), codes(dataset.adoptions["habit_id"], habits)
     day = event_days(dataset, "adoptions", "adopted_at")
-    pair = user * len(habits) + habit
     ended = event_days(dataset, "adoptions", "abandoned_at")
-    days = read_days(rows_before(dataset.habit_tracking, end))
-    observed = np.full(len(users), end)
-    if not (ended < NEVER).any():
-        observed = _last_day(days, users) + 1
     known = np.flatnonzero((user >= 0) & (habit >= 0) & (day < end))
-    known = known[np.lexsort((day[known], pair[known]))]
-    user, habit, pair, day, ended = user[known], habit[known], pair[known], day[known], ended[known]
-    again = np.append(pair[1:] == pair[:-1], False)  # adopted once more later on
-    stop = np.minimum(np.where(again, np.append(day[1:], NEVER), NEVER), np.minimum(ended, day + WINDOW[1]))
+    known = known[np.lexsort((day[known], (user * len(habits) + habit)[known]))]
+    user, habit, day, ended = user[known], habit[known], day[known], ended[known]
+    pair = user * len(habits) + habit
+    again = np.append(np.where(pair[1:] == pair[:-1], day[1:], NEVER), NEVER)[: len(pair)]  # adopted once more
 
+    days = read_days(rows_before(dataset.habit_tracking, end))
+    done, missed = days.status == DONE, days.status == MISSED
     tracked = _pair_of_days(days, users, habits)
-    excused = (days.status != DONE) & (days.status != MISSED)
-    tally = Tally(tracked, days.day, done=days.status == DONE, excused=excused)
-    stop = np.maximum(stop, day + WINDOW[0])
+    tally = Tally(tracked, days.day, done=done, counted=done | missed)
+    observed = np.full(len(pair), end)
+    if not (event_days(dataset, "adoptions", "abandoned_at") < NEVER).any():
+        last = Tally(tracked, days.day).latest(pair, np.minimum(again, end))
+        ended = np.where(np.isnan(last), day, last + 1).astype(np.int64)
+        observed = _last_day(days, users)[user] + 1
+    begin, close = day + WINDOW[0], day + WINDOW[1]
+    stop = np.clip(np.minimum(ended, again), begin, close)  # held up to here
 
-    def inside(name: str) -> Floats:
-        return tally.sum(name, pair, stop) - tally.sum(name, pair, day + WINDOW[0])
-
-    rows = tally.count(pair, stop) - tally.count(pair, day + WINDOW[0])
-    planned = _planned(dataset)[habit]
-    left = planned - inside("excused") * np.minimum(1, planned / np.maximum(rows, 1))
-    seen = day + WINDOW[1] <= observed[user]
-    decided = 2 * left >= planned
-    needed = np.maximum(1, np.ceil(SUCCESS * left - 1e-9))
+    rows, counted, kept = (
+        measure(pair, stop) - measure(pair, begin)
+        for measure in (tally.count, lambda *at: tally.sum("counted", *at), lambda *at: tally.sum("done", *at))
+    )
+    planned, lost = _planned(dataset, habit, begin - day), _planned(dataset, habit, stop - day)
+    scheduled = (counted + lost) * np.minimum(1, planned / np.maximum(rows + lost, 1))  # some logs hold more days
+    seen, decided = close <= observed, 2 * scheduled >= planned
     frame = pd.DataFrame(
         {
             "user_id": users.to_numpy(dtype=object)[user],
@@ -125,20 +128,22 @@ def success_labels(dataset: Dataset, until: Day | None = None) -> pd.DataFrame:
             "user": user,
             "habit": habit,
             "day": day,
-            "planned": planned,
-            "done": inside("done"),
-            "success": inside("done") >= needed,
+            "scheduled": scheduled,
+            "done": kept,
+            "success": kept >= np.maximum(1, np.ceil(SUCCESS * scheduled - 1e-9)),
         }
     )[seen & decided].reset_index(drop=True)
     frame.attrs = {"too_recent": int((~seen).sum()), "undecided": int((seen & ~decided).sum())}
     return frame
 
 
-def _planned(dataset: Dataset) -> Floats:
-    """Scheduled days in the window (habits,), occasion j of k per n days falling on day floor(j n / k)."""
-    times, per_days = _schedule(dataset)
-    begin, stop = (-((-day * times) // per_days) for day in WINDOW)
-    return stop - begin
+def _planned(dataset: Dataset, habit: Ints, since: Ints) -> Floats:
+    """Days that targets schedule from day `since` of a pair to the end of the window (n,).
+
+    Occasion j of k per n days falls on day floor(j n / k).
+    """
+    times, per_days = (of[habit] for of in _schedule(dataset))
+    return np.ceil(WINDOW[1] * times / per_days - 1e-9) - np.ceil(since * times / per_days - 1e-9)
 
 
 def _schedule(dataset: Dataset) -> tuple[Floats, Floats]:
@@ -356,16 +361,19 @@ class LabelledPairs:
 def label_pairs(dataset: Dataset, until: Day | None = None, history: History | None = None) -> LabelledPairs:
     """Read labels and features of all pairs that can be judged before `until`; `history` as of the same day."""
     table = success_labels(dataset, until)
-    history = history or History(dataset, until)
+    columns = adoption_columns(dataset, history or History(dataset, until), table)
+    return LabelledPairs(columns, table, read_habits(dataset)["category"])
+
+
+def adoption_columns(dataset: Dataset, history: History, table: pd.DataFrame) -> Floats:
+    """Features (features, pairs) of pairs on the morning of their adoption; `table` has user, habit and day of each."""
     user, habit, day = (table[name].to_numpy() for name in ("user", "habit", "day"))
-    people, habits = read_profiles(dataset.users), read_habits(dataset)
-    there = take(habits, habit) | {
+    person = take(read_profiles(dataset.users), user) | history.of_users(user, day)
+    there = take(read_habits(dataset), habit) | {
         "habit_completion": history.of_habits(habit, day),
         "habit_success": np.full(len(table), np.nan),
     }
-    return LabelledPairs(
-        pair_columns(take(people, user) | history.of_users(user, day), there), table, habits["category"]
-    )
+    return pair_columns(person, there)
 
 
 def pair_columns(person: Arrays, habit: Arrays) -> Floats:
