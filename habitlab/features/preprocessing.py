@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -41,6 +42,9 @@ ORDINALS: dict[str, tuple[str, ...]] = {
 
 SIMILAR = 30
 """Fewest known values behind a fill: the median of fewer is unsteady, and may give a person away."""
+
+ENOUGH = 20_000
+"""Known values, evenly spaced over the rows, that fills are learnt from: more only take longer."""
 
 _BANDS = {"time_commitment": commitment_code, "minutes": minutes_code}
 _NUMBERS = ("whole", "number", "target")
@@ -99,7 +103,7 @@ class Preprocessor(TransformerMixin, BaseEstimator):
         self.similar_: dict[str, dict[str, npt.NDArray[Any]]] = {}
         for name, scale in self.ordinals_.items():
             if name in columns and columns[name].kind == "choice":
-                codes = _codes(frame, name, scale)[0]
+                codes, _ = _codes(_column(frame, name), scale)
                 known = codes[codes >= 0]
                 self.usual_levels_[name] = float(np.median(known)) if known.size else (len(scale) - 1) / 2
         profiles = _matrix(self._words(frame, Counter(), Counter()), len(frame))
@@ -113,6 +117,7 @@ class Preprocessor(TransformerMixin, BaseEstimator):
                 else:
                     known, values = np.array([0]), np.full(len(frame), (low + high) / 2)
                 self.ranges_[name] = (1.0, float(len(self.ordinals_[name]))) if name in self.ordinals_ else (low, high)
+                known = known[:: -(-known.size // ENOUGH)]
                 self.similar_[name] = _median_tree(profiles[known], values[known])
         self.feature_names_ = list(self._encode(frame.iloc[:1]).features.columns)
         return self
@@ -189,7 +194,7 @@ class Preprocessor(TransformerMixin, BaseEstimator):
                 steps = len(self.ordinals_[f"{name} band"]) - 1
                 features[f"{name} band"] = (_BANDS[name](pd.Series(values)).to_numpy() - 1) / steps
             features[f"{name} missing"] = missing.astype(float)
-        found = pd.DataFrame(features, index=frame.index, dtype="float64")
+        found = pd.DataFrame(np.column_stack([*features.values()]), index=frame.index, columns=[*features])
         return Encoded(found, *({name: n for name, n in counts.items() if n} for counts in (unknown, clipped, filled)))
 
     def _words(self, frame: pd.DataFrame, unknown: Counter[str], filled: Counter[str]) -> dict[str, Floats]:
@@ -203,16 +208,17 @@ class Preprocessor(TransformerMixin, BaseEstimator):
                 missing = np.isnan(values)
                 features[name] = np.where(missing, 0.0, values)
             elif scale := self.ordinals_.get(name):
-                codes, strange = _codes(frame, name, scale)
+                codes, unknown[name] = _codes(_column(frame, name), scale)
                 missing = codes < 0
-                unknown[name], filled[name] = strange, int(missing.sum())
+                filled[name] = int(missing.sum())
                 features[name] = np.where(missing, self.usual_levels_[name], codes) / (len(scale) - 1)
             else:
                 assert column.choices is not None
                 words = [choice.value for choice in column.choices]
-                missing = _column(frame, name).isna().to_numpy()
-                rows, listed = _listed(frame, name) if column.kind == "list" else (np.arange(len(frame)), frame)
-                codes, unknown[name] = _codes(listed, name, words)
+                answers = _column(frame, name)
+                missing = pd.isna(answers)
+                rows, given = _listed(answers, name) if column.kind == "list" else (np.arange(len(answers)), answers)
+                codes, unknown[name] = _codes(given, words)
                 held = np.zeros((len(frame), len(words)))
                 held[rows[codes >= 0], codes[codes >= 0]] = 1.0
                 features |= {f"{name}={word}": held[:, i] for i, word in enumerate(words)}
@@ -257,43 +263,47 @@ def _matrix(features: dict[str, Floats], rows: int) -> Floats:
     return np.column_stack([np.zeros(rows), *features.values()])  # a tree wants a column even where all is left out
 
 
-def _column(frame: pd.DataFrame, name: str) -> pd.Series:
-    return frame[name] if name in frame.columns else pd.Series(None, index=frame.index, dtype=object)
+def _column(frame: pd.DataFrame, name: str) -> npt.NDArray[np.object_]:
+    """Values of a column (rows,), None where missing, and everywhere where there is no such column."""
+    return frame[name].to_numpy(dtype=object, na_value=None) if name in frame else np.full(len(frame), None)
 
 
-def _codes(frame: pd.DataFrame, name: str, words: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]:
+def _codes(values: npt.NDArray[np.object_], words: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]:
     """Position of each value in `words` (-1 where it is missing or unknown), and how many are unknown."""
-    values = _column(frame, name)
-    codes = pd.Index(words, dtype=object).get_indexer(pd.Index(values, dtype=object))
-    return codes.astype(np.int64), int(((codes < 0) & values.notna()).sum())
+    same = values[:, None] == np.array(words, dtype=object)
+    codes = np.where(same.any(axis=1), same.argmax(axis=1), -1)
+    return codes, int(((codes < 0) & ~pd.isna(values)).sum())
 
 
-def _listed(frame: pd.DataFrame, name: str) -> tuple[npt.NDArray[np.int64], pd.DataFrame]:
-    """Row of each word of a column of lists, and the words as a frame."""
-    values = _column(frame, name).reset_index(drop=True).dropna()
-    wrong = values[~values.map(lambda value: isinstance(value, list | tuple)).astype(bool)]
-    if len(wrong):
-        raise ValueError(f"{name}: row {wrong.index[0]} holds {wrong.iloc[0]!r}, not a list of words")
-    listed = values.explode().dropna().to_frame(name)
-    return listed.index.to_numpy(), listed
+def _listed(values: npt.NDArray[np.object_], name: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
+    """Row of each word of a column of lists, and the words."""
+    given = np.flatnonzero(~pd.isna(values))
+    lists = values[given]
+    if not set(map(type, lists)) <= {list, tuple}:
+        row = next(row for row in given if not isinstance(values[row], list | tuple))
+        raise ValueError(f"{name}: row {row} holds {values[row]!r}, not a list of words")
+    lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+    return np.repeat(given, lengths), np.array([*chain.from_iterable(lists)], dtype=object)
 
 
 def _truths(frame: pd.DataFrame, name: str) -> Floats:
-    try:
-        return _column(frame, name).astype("boolean").to_numpy(dtype=float, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: holds values that are neither true nor false") from error
+    values = _column(frame, name)
+    known = ~pd.isna(values)
+    if (known & (values != 0) & (values != 1)).any():
+        raise ValueError(f"{name}: holds values that are neither true nor false")
+    return np.where(known, values == 1, np.nan)
 
 
 def _numbers(frame: pd.DataFrame, name: str, column: Column) -> Floats:
     """Numbers of a column, NaN where missing; a target of k times in n days is k / n."""
-    values = _column(frame, name)
+    if name not in frame:
+        return np.full(len(frame), np.nan)
     try:
         if column.kind == "target":
-            parts = values.astype("str").str.split("/", expand=True, n=1).reindex(columns=[0, 1]).astype("float64")
+            parts = frame[name].astype("str").str.split("/", expand=True, n=1).reindex(columns=[0, 1]).astype("float64")
             numbers = (parts[0] / parts[1]).to_numpy()
         else:
-            numbers = pd.to_numeric(values).to_numpy(dtype=float, na_value=np.nan)
+            numbers = pd.to_numeric(frame[name]).to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: holds values that are not {_MEANT[column.kind]}") from error
     infinite = np.flatnonzero(np.isinf(numbers))
