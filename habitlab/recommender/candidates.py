@@ -107,7 +107,7 @@ class Candidates:
 
         table = habits.reindex(columns=list(TABLES["habits"].columns)).reset_index(drop=True)
         category = pd.Categorical(table["category"], categories=[c.value for c in Category])
-        part = pd.Categorical(table["time_of_day"].astype(object), categories=list(PARTS))
+        part = table["time_of_day"].astype(object).map({name: number for number, name in enumerate(PARTS)}).fillna(-1)
         bodily = table["category"].astype(object).isin([Category.PHYSICAL, Category.HEALTH, Category.DIET])
         activities = ticks(table["activity_type"], [a.value for a in Activity])
         return cls(
@@ -117,7 +117,7 @@ class Candidates:
             category=category.codes.astype(np.int16),
             activities=activities,
             minutes=table["minutes"].to_numpy(dtype=np.float64, na_value=np.nan),
-            part=part.codes.astype(np.int8),
+            part=part.to_numpy(dtype=np.int8),
             min_age=table["min_age"].to_numpy(dtype=np.float64, na_value=np.nan),
             max_age=table["max_age"].to_numpy(dtype=np.float64, na_value=np.nan),
             # A habit of which nobody says what it is may be bodily.

@@ -162,10 +162,10 @@ def _events(dataset: Dataset, interactions: Interactions, until: Day | None) -> 
 
     held_user, held_habit = interactions.held.nonzero()
     events: list[Pairs] = [(held_user, held_habit, np.full(len(held_user), LONG_AGO), HELD)]
-    left = interactions.ever.astype(np.int8) - interactions.held.astype(np.int8)
+    left = interactions.ever.toarray() & ~interactions.held.toarray()
 
     def not_held(event: Pairs) -> Pairs:
-        gone = np.asarray(left[event[0], event[1]]).ravel() > 0
+        gone = left[event[0], event[1]]
         return event[0][gone], event[1][gone], event[2][gone], event[3]
 
     ended = days_of(dataset, "adoptions", "abandoned_at")
