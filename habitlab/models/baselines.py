@@ -134,6 +134,8 @@ class AsWritten:
 
     def _rule(self, users: pd.DataFrame, collaborative: Floats, count: Floats) -> Floats:
         """`calculate_recommendation_score` of section 4.1, for all habits at once."""
+        if users.empty:
+            return np.zeros((0, len(self.habit_ids_)))
         content, fit, preference = self._content(users), _age_fit(users, self.habits_), _alignment(users, self.habits_)
         success = self._success(users)
         weights = np.array([[0.7, 0.0, 0.3], [0.5, 0.3, 0.2], [0.3, 0.5, 0.2]])[np.digitize(count, (5, 20))]
@@ -199,8 +201,9 @@ class AsWritten:
         from sklearn.ensemble import GradientBoostingClassifier
         from sklearn.model_selection import train_test_split
 
-        user, habit = (data.matrix >= LIVED).nonzero()
-        rate = np.asarray(data.matrix[user, habit]).ravel() - 0.5
+        cells = data.matrix.tocoo()
+        lived = cells.data >= LIVED
+        (user, habit), rate = (place[lived] for place in cells.coords), cells.data[lived] - 0.5
         label = rate >= 0.6
         self.success_ = float(label.mean()) if len(label) else 0.5
         if min(label.sum(), (~label).sum()) < 10:

@@ -317,7 +317,7 @@ def _als(matrix: sparse.csr_array, rank: int, seed: int) -> Floats:
 
 
 def _als_regularisation(users: int) -> float:
-    return min(_ALS_REGULARISATION, users / 40)
+    return min(_ALS_REGULARISATION, max(1.0, users / 40))
 
 
 def _als_users(rows: sparse.csr_array, items: Floats, regularisation: float) -> Floats:
