@@ -24,6 +24,10 @@ class Blend:
     people: nothing jumps, content only falls and similar people only rise, success and preference stay. `age` is the
     share of a score that a habit loses which suits the person's age not at all, without being unsafe for it.
 
+    The defaults were chosen on three simulated populations (seeds 11-13, none of them the built-in data): among weights
+    with nearly the best NDCG@10 of later adoptions, with and without history, those that bring most habits that are
+    both adopted and kept.
+
     Raises
     ------
     ValueError
@@ -31,11 +35,11 @@ class Blend:
     """
 
     content: float = 0.3
-    similar_people: float = 0.15
-    success: float = 0.4
-    preference: float = 0.15
+    similar_people: float = 0.35
+    success: float = 0.3
+    preference: float = 0.05
     shift: float = 0.2
-    half: float = 8.0
+    half: float = 5.0
     age: float = 0.5
 
     def __post_init__(self) -> None:

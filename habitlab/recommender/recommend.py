@@ -339,7 +339,7 @@ class Recommender:
             policy=f"blend {self.version_}, last place by lot {self.exploration:g}",
             language=lang,
             person=people.profile(row),
-            neutral={name: float(part[0].mean()) for name, part in contributions.items()},
+            neutral={name: float(part[0].mean()) for name, part in contributions.items() if len(candidates)},
             has_history=bool(people.evidence[row] > 0),
         )
 

@@ -1,5 +1,7 @@
 """Small worlds by hand, and models that say what they are told."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 
@@ -45,7 +47,7 @@ def person(count: int = 6, **known) -> Person:
 class Told:
     """A model whose score of a habit is told beforehand, the same for everybody."""
 
-    weights_ = {"category": 1.0}
+    weights_: ClassVar = {"category": 1.0}
 
     def __init__(self, scores):
         self.scores = np.asarray(scores, dtype=float)

@@ -23,7 +23,7 @@ def test_4_x_every_eligible_habit_has_a_probability_above_0(n, k, epsilon):
 
 
 def test_4_x_frequencies_are_the_stated_propensities():
-    eligible, best, lists = np.arange(8), np.array([3, 0, 5]), 20_000
+    eligible, best, lists = np.arange(8), np.array([3, 0, 5]), 6_000
     count = np.zeros(8)
     random = np.random.default_rng(0)
     for _ in range(lists):
@@ -49,7 +49,7 @@ def test_4_x_inverse_propensity_weighting_is_unbiased():
     eligible, best = np.arange(6), np.array([1, 4])
     reward = np.array([0.1, 0.9, 0.2, 0.7, 0.3, 0.5])
     random, estimates = np.random.default_rng(2), []
-    for _ in range(20_000):
+    for _ in range(6_000):
         shown, propensity = draw(best, eligible, 0.5, random)
         estimates.append((reward[shown] / propensity).sum())
     error = np.std(estimates) / np.sqrt(len(estimates))
@@ -95,7 +95,7 @@ def test_4_x_lists_become_rows_of_the_table_recommendations():
     assert rows["habit_id"].tolist() == [item.habit_id for one in lists for item in one.items]
     assert (rows["propensity"] > 0).all()
     assert rows["shown_at"].iloc[0] == pd.Timestamp("2026-01-05T08:00Z")
-    assert rows["policy"].nunique() == 1
+    assert set(rows["policy"]) == {lists[0].policy}
     assert rows["event_id"].is_unique
     assert slate_rows(lists).equals(rows)
     check(Dataset(users=users, habits=table, recommendations=rows))
