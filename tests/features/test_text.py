@@ -1,5 +1,6 @@
 """Requirements 1.2.1.c, 1.2.2.d, 1.2.2.e and 1.2.3 line by line, and pitfalls D19 and D20 of the overview."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -285,6 +286,16 @@ def test_1_2_3_d_one_topic_is_closer_than_another_in_and_across_languages(
     sparse_form = areas_under_curve((weights @ weights.T).toarray(), topics)
     assert sparse_form["across"] == pytest.approx(0.5, abs=0.02), "without topics the languages have no common word"
     assert all(found[pairs] > sparse_form[pairs] + 0.15 for pairs in found)
+
+
+def test_1_2_3_d_the_figures_of_the_page_are_what_the_code_gives(catalogue: pd.DataFrame, topics: pd.DataFrame) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "preprocessing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \**(\d+)\** \| (.*) \|$", page, flags=re.MULTILINE)
+    assert [size for size, _ in rows] == ["16", "32", "64"]
+    for size, figures in rows:
+        dense = TextEncoder(int(size)).fit(habit_texts(catalogue)).dense(topics["text"])
+        written = [float(figure) for figure in figures.split(" | ")]
+        assert list(areas_under_curve(dense @ dense.T, topics).values()) == pytest.approx(written, abs=0.01)
 
 
 def test_1_2_3_d_shuffled_labels_show_nothing(encoder: TextEncoder, topics: pd.DataFrame) -> None:
