@@ -66,25 +66,25 @@ class Interactions:
         adoption, started = keys.of(dataset.adoptions[known]), started[known]
         ended = days_of(dataset, "adoptions", "abandoned_at")[known]
         active = adoption[np.isnat(ended) | ~before(ended, until)]
-        adopted = np.unique(adoption)
+        adopted = _union(adoption)
 
         tracking = dataset.habit_tracking
         day = until_day(until, tracking)
         days = read_days(rows_before(tracking, day))
         tracked, done, missed, last = keys.of(days.pairs), _count(days, DONE), _count(days, MISSED), _last(days)
-        lately = np.setdiff1d(tracked[last >= day - STILL_HELD_DAYS], adopted)
+        lately = _without(tracked[last >= day - STILL_HELD_DAYS], adopted)
         existing = _existing(dataset, keys)
         rejected, viewed, accepted = _answers(dataset, until, keys)
 
-        lived = np.union1d(adopted, tracked)  # with the app
-        ever = np.union1d(lived, existing)
-        weight = np.where(np.isin(ever, lived), 1.0, EXISTING_WEIGHT)
+        lived = _union(adopted, tracked)  # with the app
+        ever = _union(lived, existing)
+        weight = np.where(_among(ever, lived), 1.0, EXISTING_WEIGHT)
         weight[np.searchsorted(ever, tracked)] = 0.5 + (1 + done) / (2 + done + missed)
-        held = np.union1d(np.union1d(active, lately), np.setdiff1d(existing, adopted))
-        refused = np.setdiff1d(np.union1d(rejected, viewed), lived)
+        held = _union(active, lately, _without(existing, adopted))
+        refused = _without(_union(rejected, viewed), lived)
         order = np.lexsort((started, adoption))  # an unknown day comes last
         pair, first = np.unique(adoption[order], return_index=True)
-        acted = np.union1d(lived, rejected)
+        acted = _union(lived, rejected)
         return cls(
             user_ids=users,
             habit_ids=habits,
@@ -183,6 +183,22 @@ def consenting(dataset: Dataset, purpose: Purpose, until: Day | None = None) -> 
     return dataset.users["user_id"].map(word).eq(True).fillna(False).to_numpy(dtype=bool)
 
 
+def _union(*sets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """All keys in any of these, sorted, each once; keys come nearly sorted, where numpy's hashing is far slower."""
+    keys = np.sort(np.concatenate(sets), kind="stable")
+    return keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
+
+
+def _among(keys: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether each key is one of the sorted `others`."""
+    place = np.searchsorted(others, keys)
+    return (place < len(others)) & (np.append(others, -1)[place] == keys)
+
+
+def _without(keys: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return _union(keys[~_among(keys, others)])
+
+
 def _count(days: Days, status: int) -> npt.NDArray[np.int64]:
     """How many days of each pair have this status."""
     return np.add.reduceat(days.status == status, days.starts, dtype=np.int64) if days.day.size else np.zeros(0, int)
@@ -212,7 +228,7 @@ def _existing(dataset: Dataset, keys: _Keys) -> npt.NDArray[np.int64]:
         }
         place = np.where(place < 0, [names.get(normalise_name(str(name)), -1) for name in named], place)
     user = named.index.to_numpy()[place >= 0]
-    return np.unique(user * len(keys.habits) + place[place >= 0])
+    return _union(user * len(keys.habits) + place[place >= 0])
 
 
 def _answers(dataset: Dataset, until: Day | None, keys: _Keys) -> list[npt.NDArray[np.int64]]:
@@ -224,4 +240,4 @@ def _answers(dataset: Dataset, until: Day | None, keys: _Keys) -> list[npt.NDArr
     day = days_of(dataset, "recommendations", "responded_at")
     day = np.where(np.isnat(day), days_of(dataset, "recommendations", "shown_at"), day)
     shown = shown[before(day, until)]
-    return [np.unique(keys.of(shown[shown["response"].eq(a).fillna(False).to_numpy(dtype=bool)])) for a in answers]
+    return [_union(keys.of(shown[shown["response"].eq(a).fillna(False).to_numpy(dtype=bool)])) for a in answers]
