@@ -67,7 +67,7 @@ NAMES = tuple(FEATURES)
 _CATEGORIES, _ACTIVITIES = [c.value for c in Category], [a.value for a in Activity]
 _LEVELS, _TIMES = [level.value for level in Level], [t.value for t in TimeOfDay]
 _FORM = ("preferred_time", "improvement_areas", "activity_preferences", "learning_style", "difficulty_preference",
-         "chronotype", "time_commitment")  # fmt: skip
+         "chronotype")  # fmt: skip
 _LEVEL_DIFFICULTY = np.array([1.5, 3.0, 4.5, np.nan])  # the last one is for a level that is not known
 _WEIGHT_OF_USER, _WEIGHT_OF_HABIT, _WEIGHT_OF_LABELS = 10.0, 30.0, 20.0  # days, days and pairs that a prior weighs
 
@@ -186,17 +186,18 @@ def read_profiles(users: pd.DataFrame) -> Arrays:
         return [list(value) if isinstance(value, (list, tuple, np.ndarray)) else None for value in values]
 
     areas, activities = lists("improvement_areas"), lists("activity_preferences")
+    time_commitment = _finite(numbers("time_commitment"))
     level, existing = position("difficulty_preference", _LEVELS), lists("existing_habits")
     absent = sum((users[column].isna().to_numpy() if column in users else np.ones(size)) for column in _FORM)
     return {
-        "time_commitment": _finite(numbers("time_commitment")),
+        "time_commitment": time_commitment,
         "goal_set": numbers("goal_set"),
         "experience_level": _or_nan(position("experience_level", _LEVELS)),
         "difficulty_preference": _or_nan(level),
         "areas": np.array([np.nan if chosen is None else len(chosen) for chosen in areas], dtype=float),
         "activities": np.array([np.nan if chosen is None else len(chosen) for chosen in activities], dtype=float),
         "existing_habits": np.array([np.nan if held is None else len(held) for held in existing], dtype=float),
-        "unanswered": np.asarray(absent, dtype=float),
+        "unanswered": absent + np.isnan(time_commitment),
         "wanted_difficulty": _LEVEL_DIFFICULTY[level],
         "by_area": _ticked(areas, _CATEGORIES),
         "by_activity": _ticked(activities, _ACTIVITIES)[:, :-1],
@@ -271,7 +272,8 @@ class History:
         self._of_category = Tally(category, day, done=done)
         self._of_user = Tally(user, day, done=done)
         self._of_user_category = Tally(user * self._wide + category, day, done=done)
-        minutes = np.nan_to_num(attributes["minutes"]) * attributes["frequency"]
+        # Whole thousandths of a minute a day: their sums are exact, whoever else is summed before.
+        minutes = np.rint(1000 * np.nan_to_num(attributes["minutes"]) * attributes["frequency"])
         place, owner = codes(dataset.adoptions["habit_id"], habits), codes(dataset.adoptions["user_id"], users)
         owner, taken = np.where(place < 0, -1, owner), minutes[place]
         begun = event_days(dataset, "adoptions", "adopted_at")
@@ -295,7 +297,7 @@ class History:
             "days_since_registration": np.where(registered < NEVER, np.maximum(day - registered, 0), np.nan),
             "adopted": adopted.astype(float),
             "held": (adopted - self._ended.count(user, day)).astype(float),
-            "held_minutes": np.maximum(taken, 0),
+            "held_minutes": taken / 1000,
             "completion_rate": rate,
             "completion_rate_recent": np.where(recent[1] > 0, recent[0] / np.maximum(recent[1], 1), np.nan),
             "counted_days": counted.astype(float),

@@ -1,6 +1,6 @@
 """Fitted objects in a file, and back: bit-equal in any process, and no code runs from a file, whoever wrote it.
 
-A model file is a zip that anybody can look into: `header.json` (what it is, of which versions, the hash of the rest),
+A model file is a zip that anybody can look into: `header.json` (what it is, of which versions, the hash of it all),
 `state.json` (the object as plain values, and the names of its types), `N.npy` for each array, `N.skops` for each
 scikit-learn estimator. Arrays are read without pickle, estimators by skops, and no type is made that is not on the
 lists below. Our own objects hold arrays, so that neither scikit-learn nor skops, seconds of import, is needed for them.
@@ -75,8 +75,8 @@ def save(thing: Any, path: str | Path, *, kind: str) -> None:
         "python": platform.python_version(),
         "scikit-learn": _version("scikit-learn"),
         "estimators": sum(name.endswith(".skops") for name in contents),
-        "sha256": _digest(contents),
     }
+    header["sha256"] = _digest(header, contents)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -100,7 +100,7 @@ def load(path: str | Path, *, kind: str | None = None) -> Any:
             f"{path} was written by habitlab {header.get('habitlab')} (format {header.get('format')}); "
             f"this is {__version__} (format {FORMAT}): fit it again"
         )
-    if header.get("sha256") != _digest(contents):
+    if header.get("sha256") != _digest(header, contents):
         raise ModelFileError(f"{path} is damaged: its content is not what its header says; fit it again")
     if header.get("estimators") and header.get("scikit-learn") != _version("scikit-learn"):
         raise ModelFileError(
@@ -125,25 +125,27 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise FileNotFoundError(f"no model file at {path}")
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder, not a model file")
+    content = path.read_bytes()
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}
-        header = json.loads(contents.pop("header.json"))
-        contents["state.json"]
-    except zipfile.BadZipFile as error:
-        with path.open("rb") as file:
-            ours = file.read(2) == b"PK"
-        what = "is cut short or damaged; fit it again" if ours else "is not a model file of habitlab"
+    except (
+        Exception
+    ) as error:  # zipfile raises a dozen kinds of errors on damaged bytes, OSError and EOFError among them
+        what = "is cut short or damaged: fit it again" if content[:2] == b"PK" else "is not a model file of habitlab"
         raise ModelFileError(f"{path} {what}") from error
-    except (KeyError, ValueError, NotImplementedError, RuntimeError) as error:
+    try:
+        header = json.loads(contents.pop("header.json"))
+    except (KeyError, ValueError) as error:
         raise ModelFileError(f"{path} is not a model file of habitlab") from error
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or "state.json" not in contents:
         raise ModelFileError(f"{path} is not a model file of habitlab")
     return header, contents
 
 
-def _digest(contents: dict[str, bytes]) -> str:
-    digest = hashlib.sha256()
+def _digest(header: dict[str, Any], contents: dict[str, bytes]) -> str:
+    told = {key: value for key, value in header.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for name in sorted(contents):
         digest.update(f"{name} {len(contents[name])}\n".encode())
         digest.update(contents[name])

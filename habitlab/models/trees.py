@@ -92,7 +92,10 @@ class Trees:
         for _ in range(self.depth - 1):
             goes_right = ~(values.take(offset.take(node) + row) <= self.threshold.take(node))
             node = self.left.take(node) + goes_right
-        return np.add.reduce(self.value.take(node), axis=0, initial=self.base)
+        total = np.full(n, self.base)
+        for values in self.value.take(node):  # tree by tree, so that the last bits are those of the compiled walk
+            total += values
+        return total
 
     def _many(self, columns: Floats) -> Floats:
         # The compiled walk of scikit-learn is several times faster, but its import takes a second.
