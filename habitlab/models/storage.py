@@ -28,7 +28,6 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from habitlab import __version__
 from habitlab.dataset.sqlite import replacing
 
 FORMAT = 1
@@ -71,7 +70,7 @@ def save(thing: Any, path: str | Path, *, kind: str) -> None:
     header = {
         "format": FORMAT,
         "kind": kind,
-        "habitlab": __version__,
+        "habitlab": _version("habitlab"),
         "python": platform.python_version(),
         "scikit-learn": _version("scikit-learn"),
         "estimators": sum(name.endswith(".skops") for name in contents),
@@ -95,10 +94,10 @@ def load(path: str | Path, *, kind: str | None = None) -> Any:
         The file is none of ours, damaged, of another version, of another kind, or names types that are not allowed.
     """
     header, contents = _read(Path(path))
-    if header.get("format") != FORMAT or header.get("habitlab") != __version__:
+    if header.get("format") != FORMAT or header.get("habitlab") != _version("habitlab"):
         raise ModelFileError(
             f"{path} was written by habitlab {header.get('habitlab')} (format {header.get('format')}); "
-            f"this is {__version__} (format {FORMAT}): fit it again"
+            f"this is {_version('habitlab')} (format {FORMAT}): fit it again"
         )
     if header.get("sha256") != _digest(header, contents):
         raise ModelFileError(f"{path} is damaged: its content is not what its header says; fit it again")
