@@ -61,11 +61,11 @@ class CollaborativeModel:
     habit_ids_: Ids = field(init=False, repr=False)
     matrix_: sparse.csr_array = field(init=False, repr=False)
     """Weights of interactions (users, habits)."""
-    profiles_: pd.DataFrame = field(init=False, repr=False)
-    """Age, gender and minutes of those who consent to being compared; empty rows for all others."""
     consent_: npt.NDArray[np.bool_] = field(init=False, repr=False)
     popularity_: Floats = field(init=False, repr=False)
     """Adoptions for each opportunity, 1 on average (habits,)."""
+    everyone_: Floats = field(init=False, repr=False)
+    """Mean weight of each habit over users (habits,)."""
     weights_: tuple[Floats, Floats] | None = field(init=False, repr=False)
     """A row of the matrix times both of these is what the factor model expects; None for als."""
     items_: Floats | None = field(init=False, repr=False)
@@ -93,17 +93,14 @@ class CollaborativeModel:
         self.consent_ = np.zeros(len(data.user_ids), dtype=bool)
         if self.demographics:
             self.consent_ = consenting(dataset, Purpose.SIMILAR_USERS, until)
-        known = [column for column in ("age", "gender", "time_commitment") if column in dataset.users]
-        # Of those who do not consent not even the answers are kept.
-        self.profiles_ = dataset.users[known].where(pd.Series(self.consent_, index=dataset.users.index))
-        self._calibrate(data)
-        self._learn(data.matrix, data)
+        self._calibrate(data, dataset.users)
+        self._learn(data.matrix, data, dataset.users)
         return self
 
     def score(self, user_ids: Sequence[str] | None = None) -> Floats:
         """Score every habit for these users (users, habits); None is all. Raises ValueError for unknown ids."""
         rows = positions(user_ids, self.user_ids_)
-        return self._calibrated(self._terms(self.matrix_[rows], self.profiles_.iloc[rows], self.consent_[rows]))
+        return self._calibrated(self._terms(self.matrix_[rows], self._near(rows)))
 
     def score_profiles(self, users: pd.DataFrame, consent: npt.NDArray[np.bool_] | None = None) -> Floats:
         """Score every habit for people without history (n, habits): popularity, and their neighbours with consent.
@@ -128,17 +125,18 @@ class CollaborativeModel:
             raise ValueError(f"the rows have {matrix.shape[1]} habits; this model knows {len(self.habit_ids_)}")
         if not np.isfinite(matrix.data).all():
             raise ValueError("the rows hold weights that are NaN or infinite")
-        users = pd.DataFrame(index=range(matrix.shape[0])) if users is None else users
-        consent = np.zeros(matrix.shape[0], dtype=bool) if consent is None else np.asarray(consent, dtype=bool)
-        return self._calibrated(self._terms(matrix, users, consent))
+        near = None
+        if self.neighbours_ is not None and users is not None and consent is not None:
+            near = self.neighbours_.lift(users, np.asarray(consent, dtype=bool))
+        return self._calibrated(self._terms(matrix, near))
 
     def confidence(self, user_ids: Sequence[str] | None = None) -> Floats:
         """How far each user's own history, not popularity, decides what is expected of them (n,), 0 to 1."""
         rows = self.matrix_[positions(user_ids, self.user_ids_)]
         mass = np.maximum(self._expected(rows), 0).sum(axis=1)
-        return mass / (mass + _MIX * self._everyone.sum()) if mass.any() else mass
+        return mass / (mass + _MIX * self.everyone_.sum()) if mass.any() else mass
 
-    def _learn(self, matrix: sparse.csr_array, data: Interactions) -> None:
+    def _learn(self, matrix: sparse.csr_array, data: Interactions, users: pd.DataFrame) -> None:
         self.matrix_ = matrix
         self.popularity_ = _rates(np.asarray(matrix.sum(axis=0)).ravel(), data)
         self.weights_, self.items_ = None, None
@@ -148,16 +146,15 @@ class CollaborativeModel:
             self.weights_ = ease(matrix), np.eye(matrix.shape[1])
         else:
             self.items_, self.weights_ = truncated_svd(matrix, self._rank)
-        self.neighbours_ = Neighbours.fit(self.profiles_, matrix, self.consent_) if self.consent_.any() else None
+        self.neighbours_ = Neighbours.fit(users, matrix, self.consent_) if self.consent_.any() else None
+        self.everyone_ = (np.asarray(matrix.sum(axis=0)).ravel() + 1e-9) / max(matrix.shape[0], 1)
 
     @property
     def _rank(self) -> int:
         return max(1, min(self.factors, min(self.matrix_.shape) - 1))
 
-    @property
-    def _everyone(self) -> Floats:
-        """Mean weight of each habit over users (habits,)."""
-        return (np.asarray(self.matrix_.sum(axis=0)).ravel() + 1e-9) / max(self.matrix_.shape[0], 1)
+    def _near(self, rows: npt.NDArray[np.intp]) -> Floats | None:
+        return None if self.neighbours_ is None else self.neighbours_.of_users(rows)
 
     def _expected(self, rows: sparse.csr_array) -> Floats:
         """How strongly each row speaks for each habit (n, habits), in the units of the factor model."""
@@ -168,27 +165,27 @@ class CollaborativeModel:
         left, right = self.weights_
         return rows @ left if self.method == "ease" else (rows @ left) @ right
 
-    def _terms(self, rows: sparse.csr_array, users: pd.DataFrame, consent: npt.NDArray[np.bool_]) -> Floats:
-        """The three logarithms (TERMS, n, habits)."""
+    def _terms(self, rows: sparse.csr_array, near: Floats | None) -> Floats:
+        """The three logarithms (TERMS, n, habits); `near` is that of the neighbours, None where nobody has any."""
         terms = np.zeros((len(TERMS), *rows.shape))
         terms[0] = np.log(self.popularity_)
-        share = self._everyone / self._everyone.sum()
+        share = self.everyone_ / self.everyone_.sum()
         expected = np.maximum(self._expected(rows), 0)
         # What the user already has takes no share of what comes next.
         free = np.ones(rows.shape, dtype=bool)
         free[rows.nonzero()] = False
         mass = (expected * free).sum(axis=1, keepdims=True)
-        mix = _MIX * self._everyone.sum()
+        mix = _MIX * self.everyone_.sum()
         terms[1] = np.log((expected + mix * share) / ((mass + mix) * share))
-        if self.neighbours_ is not None:
-            terms[2] = self.neighbours_.lift(users, consent)
+        if near is not None:
+            terms[2] = near
         return terms
 
     def _calibrated(self, terms: Floats) -> Floats:
         weights = np.array([self.coefficients_[name] for name in TERMS])
         return expit(self.intercept_ + np.einsum("t,tuh->uh", weights, terms))
 
-    def _calibrate(self, data: Interactions) -> None:
+    def _calibrate(self, data: Interactions, users: pd.DataFrame) -> None:
         """Hide each user's latest adoption, learn from the rest, and see what tells it from the habits not adopted."""
         generator = np.random.default_rng(self.seed)
         user, habit = _latest(data.adopted_day, generator)
@@ -196,8 +193,8 @@ class CollaborativeModel:
             chosen = np.sort(generator.choice(len(user), _CALIBRATION_USERS, replace=False))
             user, habit = user[chosen], habit[chosen]
         hidden = sparse.csr_array((np.ones(len(user)), (user, habit)), shape=data.matrix.shape)
-        self._learn(_without(data.matrix, hidden), data)
-        terms = self._terms(self.matrix_[user], self.profiles_.iloc[user], self.consent_[user])
+        self._learn(_without(data.matrix, hidden), data, users)
+        terms = self._terms(self.matrix_[user], self._near(user))
         label = hidden[user].toarray() > 0
         free = ~data.ever[user].toarray() | label
         self.intercept_, slopes = balanced_logistic(terms[:, free].T, label[free])

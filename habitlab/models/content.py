@@ -71,6 +71,8 @@ class ContentModel:
     habit_ids_: Ids = field(init=False, repr=False)
     space_: list[str] = field(init=False, repr=False)
     """Names of the columns that users and habits share."""
+    columns_: dict[str, npt.NDArray[np.intp]] = field(init=False, repr=False)
+    """Where each block stands in the space."""
     weights_: dict[str, float] = field(init=False, repr=False)
     users_: Floats = field(init=False, repr=False)
     """Users in the space (users, columns); NaN where nothing was said."""
@@ -94,6 +96,8 @@ class ContentModel:
         self.encoder_ = _encoder(habits) if "text" in self.weights else None
         vectors = _habit_vectors(habits, self.encoder_)
         self.space_ = list(vectors)
+        blocks = np.array([name.split("=")[0] for name in self.space_])
+        self.columns_ = {block: np.flatnonzero(blocks == block) for block in self.weights}
         self.habits_ = np.column_stack(list(vectors.values()))
         self.users_ = self._place(dataset.users)
         total = sum(self.weights.values())
@@ -135,7 +139,7 @@ class ContentModel:
     def _blocks(self, users: Floats) -> dict[str, Floats]:
         found = {}
         for block in self.weights_:
-            columns = [number for number, name in enumerate(self.space_) if name.split("=")[0] == block]
+            columns = self.columns_[block]
             likeness = _LIKENESS[block](users[:, columns], self.habits_[:, columns])
             known = np.outer(_known(users[:, columns]), _known(self.habits_[:, columns]))
             found[block] = np.where(known, np.clip(likeness, 0.0, 1.0), NEUTRAL)

@@ -138,7 +138,11 @@ def positions(wanted: Sequence[str] | npt.NDArray[np.object_] | None, known: Ids
         return np.arange(len(known))
     if isinstance(wanted, str):
         raise ValueError(f"give a list of {what} ids, not one text: [{wanted!r}]")
-    place = pd.Index(known).get_indexer(pd.Index(list(wanted), dtype=object))
+    if len(wanted) == 1:  # without hashing everybody
+        found = np.flatnonzero(known == wanted[0])
+        place = found if len(found) else np.array([-1])
+    else:
+        place = pd.Index(known).get_indexer(pd.Index(list(wanted), dtype=object))
     if (place < 0).any():
         stranger = str(list(wanted)[int(np.argmin(place))])
         near = get_close_matches(stranger, [str(name) for name in known], n=3, cutoff=0.5)

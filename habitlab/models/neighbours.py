@@ -9,7 +9,7 @@ all who consent by the weight of ten people.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -31,7 +31,8 @@ class Neighbours:
     """Habits of consenting people by cell: people of the same (rounded) age, minutes and gender.
 
     `years`, `minutes` and `gender` (cells,) say who they are, `people` (cells,) how many, and `habits` (cells, habits)
-    is the sum of their rows of the matrix.
+    is the sum of their rows of the matrix. `of` (users,) is the cell of each user, -1 without consent, and `lifts`
+    (cells, habits) what `lift` says of the people of a cell.
     """
 
     years: Floats
@@ -39,23 +40,25 @@ class Neighbours:
     gender: npt.NDArray[np.str_]
     people: Floats
     habits: Floats
+    of: npt.NDArray[np.int64]
+    lifts: Floats
 
     @classmethod
     def fit(cls, users: pd.DataFrame, matrix: sparse.csr_array, consent: npt.NDArray[np.bool_]) -> Self:
         """Gather the rows of `matrix` (users, habits) of those who consent (users,) by cell."""
-        years, minutes, gender = describe(users)
-        cells = pd.MultiIndex.from_arrays([years[consent], minutes[consent], gender[consent]])
-        code, kinds = pd.factorize(cells)
-        people = np.flatnonzero(consent)
-        member = sparse.csr_array((np.ones(len(code)), (code, people)), shape=(len(kinds), len(users)))
-        first = people[np.unique(code, return_index=True)[1]]
-        return cls(
-            years=years[first],
-            minutes=minutes[first],
-            gender=gender[first],
-            people=np.bincount(code, minlength=len(kinds)).astype(float),
-            habits=(member @ matrix).toarray(),
-        )
+        code, first = _cells(users[consent])
+        years, minutes, gender = describe(users[consent].iloc[first])
+        of = np.full(len(users), -1)
+        of[consent] = code
+        member = sparse.csr_array((np.ones(len(code)), (code, np.flatnonzero(consent))), shape=(len(first), len(users)))
+        people, habits = np.bincount(code, minlength=len(first)).astype(float), (member @ matrix).toarray()
+        alone = cls(years, minutes, gender, people, habits, of, np.zeros_like(habits))
+        return replace(alone, lifts=alone._lift(years, minutes, gender))
+
+    def of_users(self, rows: npt.NDArray[np.intp]) -> Floats:
+        """`lift` of those users it was fitted on (n, habits), by their numbers."""
+        cell = self.of[rows]
+        return np.where((cell >= 0)[:, None], self.lifts[cell], 0.0)
 
     def lift(self, users: pd.DataFrame, consent: npt.NDArray[np.bool_]) -> Floats:
         """Log of how much likelier neighbours are to have each habit than all who consent (users, habits).
@@ -63,24 +66,30 @@ class Neighbours:
         0 for those who do not consent (users,), and wherever there is nobody to compare with.
         """
         result = np.zeros((len(users), self.habits.shape[1]))
-        if not self.people.size or not consent.any():
-            return result
+        if consent.any():
+            code, first = _cells(users[consent])
+            result[consent] = self._lift(*describe(users[consent].iloc[first]))[code]
+        return result
+
+    def _lift(self, years: Floats, minutes: Floats, gender: npt.NDArray[np.str_]) -> Floats:
         everyone = (self.habits.sum(axis=0) + 1.0) / (self.people.sum() + 1.0)
-        years, minutes, gender = describe(users[consent])
-        code, kinds = pd.factorize(pd.MultiIndex.from_arrays([years, minutes, gender]))
-        first = np.unique(code, return_index=True)[1]
-        lifts = np.empty((len(kinds), self.habits.shape[1]))
-        for begin in range(0, len(kinds), _BLOCK):
-            some = first[begin : begin + _BLOCK]
+        lifts = np.empty((len(years), self.habits.shape[1]))
+        for begin in range(0, len(years), _BLOCK):
+            some = slice(begin, begin + _BLOCK)
             near = np.exp(
                 -(_gap(years[some], self.years, _YEARS, _UNKNOWN_YEARS) ** 2) / 2
                 - _gap(minutes[some], self.minutes, _MINUTES, _UNKNOWN_MINUTES) ** 2 / 2
                 - _GENDER * (gender[some, None] != self.gender)
             )
             rate = near @ self.habits + _PEOPLE * everyone
-            lifts[begin : begin + _BLOCK] = np.log(rate / ((near @ self.people + _PEOPLE)[:, None] * everyone))
-        result[consent] = lifts[code]
-        return result
+            lifts[some] = np.log(rate / ((near @ self.people + _PEOPLE)[:, None] * everyone))
+        return lifts
+
+
+def _cells(users: pd.DataFrame) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Number of each user's cell (users,), and the first user of each cell."""
+    code, _ = pd.factorize(pd.MultiIndex.from_arrays(describe(users)))
+    return code, np.unique(code, return_index=True)[1]
 
 
 def describe(users: pd.DataFrame) -> tuple[Floats, Floats, npt.NDArray[np.str_]]:

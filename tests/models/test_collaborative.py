@@ -164,9 +164,9 @@ def test_3_2_3_b_neighbours_only_by_consent():
     assert np.ptp(yes.score_profiles(users, nobody), axis=0).max() == 0
     assert np.array_equal(yes.score_profiles(users), yes.score_profiles(users, nobody))
     assert np.ptp(yes.score_profiles(users, everybody), axis=0).max() > 0.1
-    # Nothing of theirs is kept, and none of their habits count among neighbours.
+    # None of them are among the neighbours, and none of their habits count there.
     consent = consenting(people, Purpose.SIMILAR_USERS, UNTIL)
-    assert yes.profiles_[~consent].isna().all().all()
+    assert (yes.neighbours_.of[~consent] == -1).all()
     assert yes.neighbours_.people.sum() == consent.sum()
     assert yes.neighbours_.habits.sum() == pytest.approx(yes.matrix_[np.flatnonzero(consent)].sum())
 
