@@ -140,6 +140,11 @@ def sift(
     return left, taken
 
 
+def hour_of(at: datetime | None) -> float | None:
+    """Local hour of a moment, 0 <= hour < 24; None where it is not known."""
+    return None if at is None else at.hour + at.minute / 60
+
+
 def over(candidates: Candidates, hour: float | None) -> Bools:
     """Habits whose part of the day is over at this local hour (habits,)."""
     if hour is None or hour < NIGHT_ENDS:

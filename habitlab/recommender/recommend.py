@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +74,7 @@ class Recommender:
         self,
         blend: Blend | None = None,
         *,
-        diversity: float = 0.1,
+        diversity: float = 0.05,
         exploration: float = 0.1,
         seed: int = 0,
         models: Models | None = None,
@@ -302,8 +302,7 @@ class Recommender:
         person, candidates = people.person(row, len(self.candidates_)), self.candidates_
         score = total(contributions)[0]
         day = self.day_ if at is None else (at.date() - datetime(1970, 1, 1).date()).days
-        hour = None if at is None else at.hour + at.minute / 60
-        left, filtered = context.sift(person, candidates, day=day, hour=hour, tomorrow=tomorrow)
+        left, filtered = context.sift(person, candidates, day=day, hour=context.hour_of(at), tomorrow=tomorrow)
         eligible = np.flatnonzero(left)
         ranked = eligible[np.argsort(-score[eligible], kind="stable")]
         places = min(k, diversity.PLACES)
@@ -321,16 +320,31 @@ class Recommender:
         user_id = str(people.ids[row])
         lot = exploration.generator(self.seed, user_id, None if at is None else at.isoformat())
         shown, propensity = exploration.draw(best, eligible, self.exploration, lot)
-        over = context.over(candidates, hour)
-        items = tuple(
-            self._item(rank, habit, score, contributions, person, at, lang, bool(over[habit]), chance, habit != first)
-            for rank, (habit, chance, first) in enumerate(
-                zip(shown.tolist(), propensity.tolist(), best.tolist(), strict=True), start=1
+        weight = float(self.blend.weights(people.evidence[row])["success"])
+        success = np.clip(contributions["success"][0] / weight, 0.0, 1.0) if weight else None
+        items = [
+            Item(
+                rank=rank,
+                habit_id=str(candidates.ids[habit]),
+                name=candidates.name(habit, lang),
+                score=float(score[habit]),
+                success_probability=None if success is None else float(success[habit]),
+                success_interval=None if success is None else self._between(float(success[habit])),
+                contributions={name: float(part[0, habit]) for name, part in contributions.items()},
+                propensity=chance,
+                by_lot=habit != first,
+                weekday=weekday,
+                starts=starts,
+                part_of_day=None if candidates.part[habit] < 0 else PARTS[candidates.part[habit]],
+                habit=json.loads(self._habits[habit]),
             )
-        )
+            for rank, (habit, chance, first, (weekday, starts)) in enumerate(
+                zip(shown.tolist(), propensity.tolist(), best.tolist(), self._slots(shown, person, at), strict=True), 1
+            )
+        ]
         return Recommendations(
             user_id=user_id,
-            items=items,
+            items=tuple(items),
             filtered=filtered,
             model_version=self.version_,
             warnings=(*self._notes, *_shortage(k, len(items), len(candidates), filtered)),
@@ -343,46 +357,18 @@ class Recommender:
             has_history=bool(people.evidence[row] > 0),
         )
 
-    def _item(
-        self,
-        rank: int,
-        habit: int,
-        score: Floats,
-        contributions: dict[str, Floats],
-        person: context.Person,
-        at: datetime | None,
-        lang: str,
-        over: bool,
-        propensity: float,
-        by_lot: bool,
-    ) -> Item:
-        candidates = self.candidates_
-        weekday, starts = context.first_day(person.weekdays, at, today_is_over=over)
-        success = self._success(contributions, habit)
-        between = None
-        if self._interval is not None and success is not None:
-            low, high = (float(np.interp(success, self._chances, bound)) for bound in self._interval)
-            between = min(low, success), max(high, success)
-        return Item(
-            rank=rank,
-            habit_id=str(candidates.ids[habit]),
-            name=candidates.name(habit, lang),
-            score=float(score[habit]),
-            success_probability=success,
-            contributions={name: float(part[0, habit]) for name, part in contributions.items()},
-            propensity=propensity,
-            by_lot=by_lot,
-            weekday=weekday,
-            starts=starts,
-            part_of_day=None if candidates.part[habit] < 0 else PARTS[candidates.part[habit]],
-            success_interval=between,
-            habit=json.loads(self._habits[habit]),
-        )
+    def _slots(
+        self, habits: npt.NDArray[np.integer], person: context.Person, at: datetime | None
+    ) -> Iterator[tuple[int, date | None]]:
+        """Weekday and date on which to begin each habit."""
+        over = context.over(self.candidates_, context.hour_of(at))
+        return (context.first_day(person.weekdays, at, today_is_over=bool(over[habit])) for habit in habits)
 
-    def _success(self, contributions: dict[str, Floats], habit: int) -> float | None:
-        if not self.blend.success:
+    def _between(self, probability: float) -> tuple[float, float] | None:
+        if self._interval is None:
             return None
-        return float(np.clip(contributions["success"][0, habit] / self.blend.success, 0.0, 1.0))
+        low, high = (float(np.interp(probability, self._chances, bound)) for bound in self._interval)
+        return min(low, probability), max(high, probability)
 
 
 def read_moment(at: datetime | str | None) -> datetime | None:
