@@ -23,6 +23,8 @@ from habitlab.explanations.reasons import explain_list, habit_name, item_factors
 from habitlab.explanations.wording import FALLBACK, Language, Quantity, language, languages, word
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from habitlab.dataset import Dataset
     from habitlab.recommender.recommendations import Item, Recommendations
 
@@ -52,10 +54,11 @@ def playground(
 
     `answers` fills the form at the start, as `Registration.from_json(path)` reads them; `code` is the language.
     """
-    from habitlab import recommend
     from habitlab.recommender.candidates import with_catalogue
+    from habitlab.recommender.fitted import fitted
 
-    return Playground(with_catalogue(dataset), partial(recommend, dataset, k=k), answers=answers, code=code)
+    recommend = partial(fitted(dataset).recommend, k=k)
+    return Playground(with_catalogue(dataset).habits, recommend, answers=answers, code=code)
 
 
 class Playground(widgets.VBox):
@@ -63,20 +66,20 @@ class Playground(widgets.VBox):
 
     def __init__(
         self,
-        dataset: Dataset,
+        habits: pd.DataFrame,
         recommend: Callable[[Registration], Recommendations],
         *,
         answers: Mapping[str, Any] | Registration | None = None,
         code: str = FALLBACK,
     ) -> None:
-        """`recommend` turns a record into a list."""
-        self._habits = dataset.habits.to_dict("records")
+        """`habits` can be named as habits one has; `recommend` turns a record into a list."""
+        rows = habits.to_dict("records")
         self._recommend = recommend
         self._quiet = True
         self.words = language(code)
         self.record = Registration()
         self.recommendations: Recommendations | None = None
-        self.fields = {name: _Field(name, self._habits) for name in ORDER}
+        self.fields = {name: _Field(name, rows) for name in ORDER}
         self.switch = widgets.ToggleButtons(
             options=[(language(one).say("language.name"), one) for one in languages()],
             value=self.words.code,
@@ -96,20 +99,17 @@ class Playground(widgets.VBox):
         both.add_class("habitlab-both")
         super().__init__([widgets.HTML(_STYLE), self.switch, both])
         self.add_class("habitlab-playground")
+        self._relabel()
         self.fill(answers or {})
 
     def fill(self, answers: Mapping[str, Any] | Registration) -> None:
-        """Put answers into the form in place of those there; what is not named is not answered."""
-        if isinstance(answers, Registration):
-            answers = answers.model_dump(mode="json")
-        unknown = [name for name in answers if name not in self.fields]
-        if unknown:
-            Registration.of({name: answers[name] for name in unknown})  # says what is wrong with them
+        """Put answers in place of those in the form; what is not named is not answered. Raises RegistrationError."""
+        record = answers if isinstance(answers, Registration) else Registration.of(answers)
+        told = record.model_dump(mode="json")
         self._quiet = True
         for name, field in self.fields.items():
-            field.write(answers.get(name), self.words)
+            field.write(told[name], self.words)
         self._quiet = False
-        self._relabel()
         self._answered()
 
     def answers(self) -> dict[str, Any]:
@@ -118,13 +118,13 @@ class Playground(widgets.VBox):
         return {name: answer for name, answer in told.items() if answer is not None}
 
     def _switched(self, change: Any) -> None:
-        told = self.answers()
         self.words = language(change["new"])
-        self.fill(told)
+        self._relabel()
+        self._answered()
 
     def _relabel(self) -> None:
         self._quiet = True
-        self.title.value = f"<h3>{html.escape(self.words.say('form.title'))}</h3>"
+        self.title.value = f"<h2>{html.escape(self.words.say('form.title'))}</h2>"
         for field in self.fields.values():
             field.relabel(self.words)
         self._quiet = False
@@ -135,14 +135,19 @@ class Playground(widgets.VBox):
         problems: dict[str, str] = {}
         try:
             self.record = Registration.of(self.answers())
-            self.recommendations = explain_list(self._recommend(self.record), self.words.code)
+            self.recommendations = self._recommend(self.record)
         except RegistrationError as error:
             problems = {p.field: self.words.say(f"problem.{p.kind}", **p.values) for p in error.problems}
+        if self.recommendations is not None:
+            self.recommendations = explain_list(self.recommendations, self.words.code)
         for name, field in self.fields.items():
             field.complain(problems.get(name, ""))
         self.shown.value = list_html(self.recommendations, self.words, stale=bool(problems))
         title, text = self.words.say("playground.record"), html.escape(self.record.to_json())
         self.json.value = f"<details><summary>{title}</summary><pre>{text}</pre></details>"
+
+
+_UNANSWERED = ""  # a choice of its own: a Dropdown shows nothing at all for None
 
 
 class _Field:
@@ -159,14 +164,17 @@ class _Field:
             case "consents":
                 self.controls = [widgets.Dropdown() for _ in self.choices]
             case "one" | "truth":
-                self.controls = [widgets.Dropdown()]
+                self.controls = [widgets.Dropdown(description_allow_html=True)]
             case "habits":
+                # Those that the data know are suggested, any other can be typed.
                 self.controls = [widgets.TagsInput(allow_duplicates=False)]
+                self.adder = widgets.Combobox(ensure_option=False, continuous_update=False, description_allow_html=True)
+                self.adder.observe(self._add, names="value")
             case "long":
-                self.controls = [widgets.Textarea(rows=2)]
+                self.controls = [widgets.Textarea(rows=2, description_allow_html=True)]
             case _:
-                self.controls = [widgets.Text()]
-        held = widgets.Box(self.controls)
+                self.controls = [widgets.Text(description_allow_html=True)]
+        held = widgets.Box([self.adder, *self.controls] if self.kind == "habits" else self.controls)
         held.add_class(f"habitlab-{self.kind}")
         self.box = widgets.VBox([self.label, held, self.problem])
         self.box.add_class("habitlab-field")
@@ -191,8 +199,12 @@ class _Field:
         """Say label, help and choices in a language; the answer stays."""
         answer = self.read()
         label, hint = words.say(f"form.{self.name}"), words.say(f"help.{self.name}")
-        self.label.value = f"<b>{html.escape(label)}</b> <span class='habitlab-hint'>{html.escape(hint)}</span>"
-        unanswered = (words.say("choice.unanswered"), None)
+        heading = f"<b>{html.escape(label)}</b> <span class='habitlab-hint'>{html.escape(hint)}</span>"
+        if self.kind in ("many", "consents"):
+            self.label.value = heading
+        elif self.kind != "habits":
+            self.controls[0].description = heading  # a label that screen readers know to belong to the control
+        unanswered = (words.say("choice.unanswered"), _UNANSWERED)
         yes_no = [unanswered, (words.say("choice.yes"), True), (words.say("choice.no"), False)]
         said = [words.say(f"{word(choice).section}.{word(choice).key}") for choice in self.choices]
         for number, control in enumerate(self.controls):
@@ -207,11 +219,10 @@ class _Field:
                 case "truth":
                     control.options = yes_no
                 case "habits":
-                    control.allowed_tags = []
-                    control.value = []
-                    control.allowed_tags = sorted(self._names(words).values())
+                    self.adder.options = sorted(self._names(words).values())
+                    self.adder.description, self.adder.placeholder = heading, unanswered[0]
                 case _:
-                    control.placeholder = words.say("choice.unanswered")
+                    control.placeholder = unanswered[0]
         self.write(answer, words)
 
     def read(self) -> Any:
@@ -222,13 +233,13 @@ class _Field:
                 return [choice.value for choice, control in pressed if control.value] or None
             case "consents":
                 chosen = {p.value: c.value for p, c in zip(self.choices, self.controls, strict=True)}
-                return {purpose: answer for purpose, answer in chosen.items() if answer is not None} or None
+                return {purpose: answer for purpose, answer in chosen.items() if answer != _UNANSWERED} or None
             case "habits":
                 return [self._ids.get(name, name) for name in first] or None
             case "number":
                 return _number(first)
             case "one" | "truth":
-                return first
+                return None if first == _UNANSWERED else first
         return first.strip() or None
 
     def write(self, answer: Any, words: Language) -> None:
@@ -239,17 +250,23 @@ class _Field:
                     control.value = choice.value in (answer or [])
             case "consents":
                 for purpose, control in zip(self.choices, self.controls, strict=True):
-                    control.value = (answer or {}).get(purpose.value)
+                    control.value = (answer or {}).get(purpose.value, _UNANSWERED)
             case "habits":
                 names = self._names(words)
                 self._ids = {name: habit_id for habit_id, name in names.items()}
                 self.controls[0].value = [names.get(one, one) for one in answer or []]
             case "one" | "truth":
-                self.controls[0].value = answer
+                self.controls[0].value = _UNANSWERED if answer is None else answer
             case "number" if isinstance(answer, float) and answer.is_integer():
                 self.controls[0].value = str(int(answer))
             case _:
                 self.controls[0].value = "" if answer is None else str(answer)
+
+    def _add(self, change: Any) -> None:
+        tags, named = self.controls[0], change["new"].strip()
+        if named:
+            self.adder.value = ""
+            tags.value = [*tags.value, *([named] if named not in tags.value else [])]
 
     def complain(self, problem: str) -> None:
         """Say beside the field what is wrong with its answer, or nothing."""
@@ -278,7 +295,7 @@ def _number(text: str) -> int | float | str | None:
 
 def list_html(recommendations: Recommendations | None, words: Language, *, stale: bool = False) -> str:
     """Return the list as HTML: name, chance, reasons for and against, and what the score is made of."""
-    title = f"<h3>{html.escape(words.say('playground.list'))}</h3>"
+    title = f"<h2>{html.escape(words.say('playground.list'))}</h2>"
     if stale:
         title += f"<p class='habitlab-stale'>{html.escape(words.say('playground.correct'))}</p>"
     if recommendations is None:
@@ -298,16 +315,16 @@ def _card(recommendations: Recommendations, item: Item, words: Language) -> str:
     facts = []
     if (minutes := item.habit.get("minutes")) is not None:
         facts.append(words.say("playground.takes", minutes=Quantity("minutes", minutes)))
-    if item.success_probability is not None:
+    factors = item_factors(recommendations, item)
+    if item.success_probability is not None and all(factor.part != "success" for factor in factors):
         outlook = say_outlook(Outlook(item.success_probability), words)
         facts.append(words.say("playground.chance", outlook=outlook))
     if item.by_lot:
         facts.append(words.say("playground.by_lot"))
-    factors = item_factors(recommendations, item)
     signs = [("▲", "for") if factor.effect > 0 else ("▼", "against") for factor in factors] or [("•", "for")]
     reasons = "".join(
-        f"<li class='habitlab-{side}'><span aria-label='{html.escape(words.say(f'playground.{side}'))}'>{sign}</span> "
-        f"{html.escape(reason)}</li>"
+        f"<li class='habitlab-{side}'><span aria-label='{html.escape(words.say(f'playground.{side}'))}'>{sign}</span>"
+        f"<div>{html.escape(reason)}</div></li>"
         for (sign, side), reason in zip(signs, item.reasons, strict=True)
     )
     return (
@@ -317,14 +334,14 @@ def _card(recommendations: Recommendations, item: Item, words: Language) -> str:
     )
 
 
-_LABEL, _WIDTH, _ROW, _NUMBER = 128, 110, 15, 40  # pixels
+_LABEL, _WIDTH, _ROW, _NUMBER = 140, 110, 15, 40  # pixels
 
 
 def _bars(recommendations: Recommendations, item: Item, words: Language) -> str:
     """Bars of the parts of a score, in one order for all habits, with a mark where an average habit stands."""
-    parts = [part for part, value in recommendations.neutral.items() if value or item.contributions[part]]
-    shown = [*item.contributions.values(), *recommendations.neutral.values()]
-    longest = max((abs(value) for value in shown), default=0.0) or 1.0
+    parts = [part for part, average in recommendations.neutral.items() if average or item.contributions[part]]
+    every = [recommendations.neutral, *(one.contributions for one in recommendations.items)]
+    longest = max((abs(value) for values in every for value in values.values()), default=0.0) or 1.0
     rows = []
     for number, part in enumerate(parts):
         value, average = item.contributions[part], recommendations.neutral[part]
@@ -333,7 +350,7 @@ def _bars(recommendations: Recommendations, item: Item, words: Language) -> str:
         rows.append(
             f"<text x='{_LABEL - 6}' y='{top + 11}' text-anchor='end'>{html.escape(words.say(f'part.{part}'))}</text>"
             f"<rect x='{_LABEL}' y='{top + 3}' width='{length:.1f}' height='9' "
-            f"class='habitlab-{'less' if value < 0 else 'more' if value >= average else 'below'}'/>"
+            f"class='habitlab-{'less' if value < 0 else 'more'}'/>"
             f"<path d='M{mark:.1f} {top + 1}v13' class='habitlab-mark'/>"
             f"<text x='{_LABEL + _WIDTH + _NUMBER}' y='{top + 11}' text-anchor='end'>"
             f"{html.escape(_points(value, words))}</text>"
@@ -367,20 +384,26 @@ _STYLE = """<style>
 .habitlab-field > .widget-box { flex-flow: row wrap; overflow: visible; }
 .habitlab-many .widget-toggle-button { width: auto; padding: 0 10px; margin: 2px 4px 2px 0; border-radius: 14px; }
 .habitlab-many .widget-toggle-button.mod-active { background: #0072b2; color: #fff; }
-.habitlab-one .widget-dropdown, .habitlab-truth .widget-dropdown, .habitlab-text .widget-text,
-.habitlab-long .widget-textarea, .habitlab-habits > * { width: 100%; }
-.habitlab-number .widget-text { width: 8em; }
-.habitlab-consents .widget-dropdown { width: 100%; }
-.habitlab-consents .widget-label { width: 60%; text-align: left; white-space: normal; line-height: 1.2; }
+.habitlab-one > *, .habitlab-truth > *, .habitlab-text > *, .habitlab-long > *, .habitlab-number > *,
+.habitlab-habits > :first-child { flex-direction: column; align-items: stretch; width: 100%; height: auto; }
+.habitlab-playground .habitlab-field .widget-label { width: auto; height: auto; text-align: left; white-space: normal;
+  line-height: 1.4; }
+.habitlab-one select, .habitlab-truth select, .habitlab-text input, .habitlab-number input,
+.habitlab-habits input { flex: none; height: 28px; }
+.habitlab-number input { max-width: 8em; }
+.habitlab-habits .jupyter-widget-taginput { display: none; }
+.habitlab-consents > .widget-dropdown { width: 100%; height: auto; align-items: center; }
+.habitlab-consents .widget-dropdown .widget-label { flex: 1; }
+.habitlab-consents select { flex: none; width: 9em; }
 .habitlab-hint { color: var(--jp-ui-font-color2, #57616b); font-size: 12px; font-weight: normal; }
 .habitlab-problem, .habitlab-stale { color: #b04a00; font-weight: 600; }
 .jp-mod-dark .habitlab-problem, [data-jp-theme-light=false] .habitlab-problem,
 [data-jp-theme-light=false] .habitlab-stale { color: #f08747; }
-.habitlab-playground h3 { margin: 0 0 8px; font-size: 18px; }
+.habitlab-playground h2 { margin: 0 0 8px; font-size: 18px; }
 .habitlab-list ol { list-style: none; margin: 0; padding: 0; }
 .habitlab-list ul { list-style: none; margin: 6px 0 0; padding: 0; }
-.habitlab-list ul li { padding-left: 1.4em; text-indent: -1.4em; margin: 2px 0; }
-.habitlab-list ul li span { display: inline-block; width: 1.4em; text-indent: 0; }
+.habitlab-list ul li { display: flex; margin: 2px 0; }
+.habitlab-list ul li span { flex: none; width: 1.4em; }
 .habitlab-for span { color: #0072b2; } .habitlab-against span { color: #d55e00; }
 .habitlab-card { display: flex; flex-wrap: wrap; gap: 8px 20px; justify-content: space-between; padding: 10px 12px;
   margin: 0 0 10px; border: 1px solid var(--jp-border-color2, #d9dee3); border-radius: 8px; }
@@ -390,6 +413,6 @@ _STYLE = """<style>
 .habitlab-card svg { flex: none; font-size: 11px; }
 .habitlab-card svg text { fill: var(--jp-ui-font-color1, #1b2229); }
 .habitlab-card svg .habitlab-sum { font-weight: 600; }
-.habitlab-more { fill: #0072b2; } .habitlab-below { fill: #56b4e9; } .habitlab-less { fill: #d55e00; }
+.habitlab-more { fill: #0072b2; } .habitlab-less { fill: #d55e00; }
 .habitlab-mark { stroke: var(--jp-ui-font-color1, #1b2229); stroke-width: 1.5; }
 </style>"""
