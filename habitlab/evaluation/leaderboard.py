@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Protocol, Self
 
@@ -21,7 +22,9 @@ from habitlab.models.interactions import Interactions
 from habitlab.models.ranking import top_k
 
 _BLOCK = 1024  # users scored at once
-_DRAWS = 16  # resamples held at once: with 100,000 users 13 MB
+_DRAWS = 16  # resamples a thread holds at once: with 100,000 users 13 MB
+_THREADS = 2
+_ACCURACY = ("precision", "recall", "capped_recall", "hit_rate", "average_precision", "reciprocal_rank", "ndcg")
 
 
 class Scorer(Protocol):
@@ -149,12 +152,15 @@ def means(values: Floats, *, resamples: int = 2000, seed: int = 0) -> list[Resam
     number = defined.sum(axis=0)
     patterns, which = np.unique(defined, axis=1, return_inverse=True) if columns else (defined, np.zeros(0, int))
     sums = np.hstack([filled, patterns])
-    bits = np.random.SFC64(seed)
-    replicates = np.empty((resamples, columns))
+
+    def drawn(here: slice) -> Floats:
+        # Bits of their own for each block: the same numbers come out on however many threads.
+        return _draw(np.random.SFC64([seed, here.start]), here.stop - here.start, users) @ sums
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        totals = np.concatenate([*threads.map(drawn, blocks(resamples, _DRAWS))])
     with np.errstate(divide="ignore", invalid="ignore"):
-        for here in blocks(resamples, _DRAWS):
-            drawn = _draw(bits, here.stop - here.start, users) @ sums
-            replicates[here] = drawn[:, :columns] / drawn[:, columns:][:, which.ravel()]
+        replicates = totals[:, :columns] / totals[:, columns:][:, which.ravel()]
         estimate = filled.sum(axis=0) / number
         away = np.where(defined, values - estimate, 0) / (number - 1)  # the mean less that without the user
         square = (away**2).sum(axis=0)
@@ -189,13 +195,7 @@ def _per_user(lists: Mapping[str, npt.NDArray[np.int32]], dataset: Dataset, spli
     columns: dict[tuple[str, str], Floats] = {}
     for name, listed in lists.items():
         values = {
-            "precision": metrics.precision_at_k(listed, relevant, k),
-            "recall": metrics.recall_at_k(listed, relevant, k),
-            "capped_recall": metrics.capped_recall_at_k(listed, relevant, k),
-            "hit_rate": metrics.hit_rate_at_k(listed, relevant, k),
-            "average_precision": metrics.average_precision_at_k(listed, relevant, k),
-            "reciprocal_rank": metrics.reciprocal_rank_at_k(listed, relevant, k),
-            "ndcg": metrics.ndcg_at_k(listed, relevant, k),
+            **metrics.several_at_k(listed, relevant, k, _ACCURACY),
             "serendipity": metrics.serendipity_at_k(listed, relevant, popularity, k),
             "novelty": metrics.novelty(listed, popularity.clip(1 / people)),
         }

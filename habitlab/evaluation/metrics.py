@@ -13,6 +13,7 @@ outputs. Toolkits disagree on these definitions: `docs/metrics.md` holds them si
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,6 @@ from habitlab.evaluation.ranked_lists import (
     Lists,
     Relevant,
     blocks,
-    by_user,
     checked,
     found_blocks,
     ratio,
@@ -35,6 +35,17 @@ from habitlab.evaluation.ranked_lists import (
     users_at_once,
 )
 from habitlab.evaluation.ranked_lists import from_frames as from_frames
+
+_PARTS = {
+    "precision": "hits",
+    "recall": "hits",
+    "capped_recall": "hits",
+    "hit_rate": "any hit",
+    "average_precision": "precision at hits",
+    "reciprocal_rank": "first",
+    "ndcg": "gained",
+}
+"""Metrics of accuracy, and what each of them counts over the places of a list."""
 
 _TABLE = 1 << 22  # most pairs of items whose similarity is written down: 32 MB
 
@@ -69,8 +80,7 @@ def precision_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -> Fl
     >>> precision_at_k(np.array([[0, 1, 2], [0, 1, 2]]), relevant, k=2)
     array([0.5, nan])
     """
-    lists, truth = checked(recommended, relevant, k)
-    return ratio(_hits(lists, truth, k), np.where(truth.number > 0, k, 0))
+    return several_at_k(recommended, relevant, k, ("precision",))["precision"]
 
 
 def recall_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -> Floats:
@@ -82,8 +92,7 @@ def recall_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -> Float
     >>> recall_at_k(np.array([[0, 1, 2]]), sparse.csr_array([[1, 0, 1, 1]]), k=2)
     array([0.33333333])
     """
-    lists, truth = checked(recommended, relevant, k)
-    return ratio(_hits(lists, truth, k), truth.number)
+    return several_at_k(recommended, relevant, k, ("recall",))["recall"]
 
 
 def capped_recall_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -> Floats:
@@ -94,8 +103,7 @@ def capped_recall_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -
     >>> capped_recall_at_k(np.array([[0, 1, 2]]), sparse.csr_array([[1, 0, 1, 1]]), k=2)
     array([0.5])
     """
-    lists, truth = checked(recommended, relevant, k)
-    return ratio(_hits(lists, truth, k), np.minimum(truth.number, k))
+    return several_at_k(recommended, relevant, k, ("capped_recall",))["capped_recall"]
 
 
 def hit_rate_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -> Floats:
@@ -106,8 +114,7 @@ def hit_rate_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -> Flo
     >>> hit_rate_at_k(np.array([[0, 1], [0, 1]]), sparse.csr_array([[0, 1, 0], [0, 0, 1]]), k=2)
     array([1., 0.])
     """
-    lists, truth = checked(recommended, relevant, k)
-    return ratio(_hits(lists, truth, k) > 0, truth.number > 0)
+    return several_at_k(recommended, relevant, k, ("hit_rate",))["hit_rate"]
 
 
 def average_precision_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -> Floats:
@@ -118,13 +125,7 @@ def average_precision_at_k(recommended: Lists, relevant: sparse.csr_array, k: in
     >>> average_precision_at_k(np.array([[0, 1, 2]]), sparse.csr_array([[1, 0, 1, 0]]), k=3)
     array([0.83333333])
     """
-    lists, truth = checked(recommended, relevant, k)
-
-    def summed(found: npt.NDArray) -> Floats:
-        precision = np.cumsum(found, axis=0) / np.arange(1, len(found) + 1)[:, None]
-        return (precision * found).sum(axis=0)
-
-    return ratio(by_user(lists, truth, k, summed), np.minimum(truth.number, k))
+    return several_at_k(recommended, relevant, k, ("average_precision",))["average_precision"]
 
 
 def reciprocal_rank_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -> Floats:
@@ -135,12 +136,7 @@ def reciprocal_rank_at_k(recommended: Lists, relevant: sparse.csr_array, k: int)
     >>> reciprocal_rank_at_k(np.array([[0, 1, 2], [0, 1, 2]]), sparse.csr_array([[0, 1, 1], [0, 0, 1]]), k=2)
     array([0.5, 0. ])
     """
-    lists, truth = checked(recommended, relevant, k)
-
-    def first(found: npt.NDArray) -> Floats:
-        return (found / np.arange(1, len(found) + 1)[:, None]).max(axis=0, initial=0)
-
-    return ratio(by_user(lists, truth, k, first), truth.number > 0)
+    return several_at_k(recommended, relevant, k, ("reciprocal_rank",))["reciprocal_rank"]
 
 
 def ndcg_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -> Floats:
@@ -153,13 +149,39 @@ def ndcg_at_k(recommended: Lists, relevant: sparse.csr_array, k: int) -> Floats:
     >>> ndcg_at_k(np.array([[0, 1, 2, 3, 4, 5]]), sparse.csr_array([[3, 2, 3, 0, 1, 2]]), k=6)
     array([0.96080819])
     """
+    return several_at_k(recommended, relevant, k, ("ndcg",))["ndcg"]
+
+
+def several_at_k(recommended: Lists, relevant: sparse.csr_array, k: int, names: Sequence[str]) -> dict[str, Floats]:
+    """Several of the metrics above, by their names without `_at_k`, each (users,): lists are looked up only once.
+
+    >>> found = several_at_k(np.array([[0, 1]]), sparse.csr_array([[0, 1, 1]]), 2, ("precision", "recall"))
+    >>> float(found["precision"][0]), float(found["recall"][0])
+    (0.5, 0.5)
+    """
+    strangers = [name for name in names if name not in _PARTS]
+    if strangers:
+        raise ValueError(f"no metric {strangers[0]!r}; there are {', '.join(_PARTS)}")
     lists, truth = checked(recommended, relevant, k)
     discount = 1 / np.log2(np.arange(2, k + 2))
-
-    def gained(found: npt.NDArray) -> Floats:
-        return (found * discount[: len(found), None]).sum(axis=0)
-
-    return ratio(by_user(lists, truth, k, gained, gains=True), _best(truth, discount))
+    parts = {_PARTS[name]: np.empty(len(lists)) for name in names}
+    for here, found in found_blocks(lists, truth, k, gains="gained" in parts):
+        hit = found if found.dtype == bool else found > 0
+        for part, values in parts.items():
+            values[here] = _summed(part, found, hit, discount)
+    number = truth.number
+    some, fitting = np.minimum(number, 1), np.minimum(number, k)
+    wholes = {
+        "precision": some * k,
+        "recall": number,
+        "capped_recall": fitting,
+        "hit_rate": some,
+        "average_precision": fitting,
+        "reciprocal_rank": some,
+    }
+    return {
+        name: ratio(parts[_PARTS[name]], _best(truth, discount) if name == "ndcg" else wholes[name]) for name in names
+    }
 
 
 def serendipity_at_k(
@@ -368,9 +390,18 @@ def _unit_vectors(item_vectors: npt.ArrayLike | sparse.csr_array) -> Floats | sp
     return sparse.diags_array(scale) @ vectors if sparse.issparse(vectors) else vectors * scale[:, None]
 
 
-def _hits(lists: Lists, truth: Relevant, k: int) -> Floats:
-    smallest = np.min_scalar_type(min(k, lists.shape[1]))
-    return by_user(lists, truth, k, lambda found: np.add.reduce(found.view(np.uint8), axis=0, dtype=smallest))
+def _summed(part: str, found: npt.NDArray, hit: npt.NDArray[np.bool_], discount: Floats) -> npt.NDArray:
+    """What a metric counts over the places of each user; `found` and `hit` are (places, users)."""
+    if part == "gained":
+        return (found * discount[: len(found), None]).sum(axis=0)
+    if part == "any hit":
+        return np.asarray(hit.any(axis=0))
+    if part == "hits":
+        return np.add.reduce(hit.view(np.uint8), axis=0, dtype=np.min_scalar_type(len(hit)))
+    rank = np.arange(1, len(hit) + 1)[:, None]
+    if part == "first":
+        return (hit / rank).max(axis=0, initial=0)
+    return (np.cumsum(hit, axis=0) / rank * hit).sum(axis=0)
 
 
 def _best(truth: Relevant, discount: Floats) -> Floats:

@@ -5,7 +5,7 @@ What `recommended` and `relevant` are, `habitlab.evaluation.metrics` says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -169,16 +169,6 @@ def read_relevant(matrix: sparse.csr_array, name: str) -> Relevant:
 
 
 # Counting, in blocks of users
-
-
-def by_user(
-    lists: Lists, truth: Relevant, k: int, summary: Callable[[npt.NDArray], npt.NDArray], *, gains: bool = False
-) -> Floats:
-    """`summary` of each block of `found_blocks`, which turns (places, users) into (users,)."""
-    values = np.empty(len(lists))
-    for here, found in found_blocks(lists, truth, k, gains):
-        values[here] = summary(found)
-    return values
 
 
 def found_blocks(lists: Lists, truth: Relevant, k: int, gains: bool) -> Iterator[tuple[slice, npt.NDArray]]:

@@ -3,6 +3,7 @@
 import doctest
 import math
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -412,3 +413,22 @@ def test_examples_in_docstrings_are_right(module: object) -> None:
     failed, tried = doctest.testmod(module)
     assert tried > 0
     assert not failed
+
+
+def test_the_example_in_the_documentation_is_right() -> None:
+    """One user, three relevant habits, ten places, hits at ranks 2 and 5."""
+    lists, relevant = np.arange(10)[None], np.zeros((1, 12))
+    relevant[0, [1, 4, 11]] = 1
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    rank = np.arange(1, 11)
+    ours = metrics.ndcg_at_k(lists, sparse.csr_array(relevant), 10)[0]
+    gained = (relevant[0, :10] / np.log2(rank + 1)).sum()
+    of_ten = gained / (1 / np.log2(rank + 1)).sum()
+    clipped = 1 / np.log2(np.maximum(rank, 2))
+    lenskit = (relevant[0, :10] * clipped).sum() / clipped[:3].sum()
+    precision = metrics.average_precision_at_k(lists, sparse.csr_array(relevant), 10)[0]
+    for value in (ours, of_ten, lenskit, precision):
+        assert f"| {value:.3f} |" in page
+    first = np.array([[1]])
+    assert metrics.recall_at_k(first, sparse.csr_array(relevant), 1)[0].round(3) == 0.333
+    assert metrics.capped_recall_at_k(first, sparse.csr_array(relevant), 1)[0] == 1

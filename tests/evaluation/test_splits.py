@@ -92,6 +92,21 @@ def test_6_1_f_until_is_the_local_day_of_each_user(told: Dataset) -> None:
     assert split.train.users["user_id"].tolist() == ["ann", "bob", "cem"], "profiles are those of all users"
 
 
+@pytest.mark.parametrize("until", ["2026-10-25", "2026-03-29"])
+def test_6_1_f_a_day_begins_once_also_when_clocks_change(until: str) -> None:
+    """Days begin at 2 in Berlin, an hour that stands twice in October and not at all in March."""
+    at = pd.date_range(pd.Timestamp(until) - pd.Timedelta(hours=4), periods=60, freq="10min", tz="UTC")
+    habits = [f"h{number:02d}" for number in range(len(at))]
+    dataset = Dataset(
+        users=pd.DataFrame({"user_id": ["ann"], "zone": ["Europe/Berlin"], "day_start": [2]}),
+        habits=pd.DataFrame({"habit_id": habits}),
+        adoptions=pd.DataFrame({"user_id": "ann", "habit_id": habits, "adopted_at": at}),
+    )
+    earlier = days_of(dataset, "adoptions", "adopted_at") < np.datetime64(until)
+    assert 0 < earlier.sum() < len(at)
+    assert splits.temporal(dataset, until).train.adoptions["habit_id"].tolist() == list(np.array(habits)[earlier])
+
+
 def test_6_1_f_relevant_is_what_was_taken_up_later_and_never_had_before(told: Dataset) -> None:
     split = splits.temporal(told, UNTIL)
     assert split.relevant.toarray().tolist() == [[0, 0, 1, 0], [0, 1, 0, 0]]
