@@ -24,7 +24,18 @@ _SPAN = 1 << 23
 
 
 def event_days(dataset: Dataset, table: str, column: str) -> Ints:
-    """Local day of each instant of a column (rows,), in days since 1970-01-01; NEVER where it is missing."""
+    """Local day of each instant of a column (rows,), in days since 1970-01-01; NEVER where it is missing.
+
+    Kept with the dataset, whose tables do not change: most features need the same few columns.
+    """
+    kept = vars(dataset).setdefault("_event_days", {})
+    if (table, column) not in kept:
+        kept[table, column] = _local_days(dataset, table, column)
+        kept[table, column].flags.writeable = False
+    return kept[table, column]
+
+
+def _local_days(dataset: Dataset, table: str, column: str) -> Ints:
     frame = dataset.table(table)
     if column not in frame or frame.empty:
         return np.full(len(frame), NEVER)
@@ -55,12 +66,8 @@ def end_of(dataset: Dataset, until: Day | None) -> int:
         ("sessions", "started_at"),
         ("feedback", "at"),
     ):
-        frame = dataset.table(table)
-        if column in frame and frame[column].notna().any():
-            # Who is latest on the clock of UTC need not be on the local calendar, but is within two days.
-            late = (frame[column] >= frame[column].max() - pd.Timedelta(days=2)).to_numpy()
-            days = event_days(dataset.replace(**{table: frame[late]}), table, column)
-            last = max(last, int(days.max()))
+        days = event_days(dataset, table, column)
+        last = max(last, int(days[days < NEVER].max(initial=-1)))
     return last + 1
 
 

@@ -12,10 +12,11 @@ _CLOCK = "users.zone users.day_start"
 _ADOPTED = f"adoptions.user_id adoptions.adopted_at {_CLOCK}"
 _HELD = f"{_ADOPTED} adoptions.abandoned_at"
 _SHOWN = f"recommendations.user_id recommendations.shown_at {_CLOCK}"
-_ANSWERED = f"{_SHOWN} recommendations.response recommendations.responded_at"
+_RESPONDED = f"recommendations.user_id recommendations.response recommendations.responded_at {_CLOCK}"
+_ANSWERED = f"{_SHOWN} {_RESPONDED}"
 _OPENED = f"sessions.user_id sessions.started_at {_CLOCK}"
 _CHOSEN = (
-    f"{_ADOPTED} adoptions.habit_id adoptions.source {_ANSWERED} recommendations.habit_id habits.category "
+    f"{_ADOPTED} adoptions.habit_id adoptions.source {_RESPONDED} recommendations.habit_id habits.category "
     "users.improvement_areas"
 )
 
@@ -85,7 +86,7 @@ _SNAPSHOT = [
         "engagement_depth",
         "sum of ln(1 + events) over eight kinds of engagement",
         "log count",
-        f"{_OPENED} sessions.seconds {_ADOPTED} {_ROWS} {_ANSWERED} modifications.user_id modifications.at "
+        f"{_OPENED} sessions.seconds {_ADOPTED} {_ROWS} {_RESPONDED} modifications.user_id modifications.at "
         "feedback.user_id feedback.at surveys.user_id surveys.answered_at",
     ),
 ]
