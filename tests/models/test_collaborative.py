@@ -15,6 +15,7 @@ from habitlab.evaluation.metrics import ndcg_at_k
 from habitlab.models.baselines import Popularity
 from habitlab.models.collaborative import CollaborativeModel, balanced_logistic, ease, truncated_svd
 from habitlab.models.interactions import Interactions, consenting
+from habitlab.models.neighbours import Neighbours
 from habitlab.models.ranking import top_k
 from tests.models.worlds import UNTIL, awkward_datasets, population, split
 
@@ -169,6 +170,29 @@ def test_3_2_3_b_neighbours_only_by_consent():
     assert (yes.neighbours_.of[~consent] == -1).all()
     assert yes.neighbours_.people.sum() == consent.sum()
     assert yes.neighbours_.habits.sum() == pytest.approx(yes.matrix_[np.flatnonzero(consent)].sum())
+
+
+def test_3_2_3_b_the_lift_is_that_of_a_plain_kernel():
+    users = pd.DataFrame(
+        {"age": [20, 22, 40, 60, None], "gender": ["female", "male", "female", None, "male"]}
+        | {"time_commitment": [3.0, 10.0, None, 30.0, 3.0]}
+    )
+    consent = np.array([True, True, True, False, True])
+    matrix = sparse.csr_array(np.array([[1.0, 0], [0, 1], [1, 1], [5, 5], [0, 1]]))
+    found = Neighbours.fit(users, matrix, consent).lift(users, consent)
+    minutes = [np.round(4 * np.log1p(m)) / 4 for m in users["time_commitment"]]
+    for person in np.flatnonzero(consent):
+        near = []
+        for other in np.flatnonzero(consent):
+            years = (users["age"][person] - users["age"][other]) / 6  # even ages: cells of two years change nothing
+            pace = (minutes[person] - minutes[other]) / 0.6
+            years, pace = 1.5 if np.isnan(years) else years, 1.0 if np.isnan(pace) else pace
+            differ = 1.5 * (users["gender"][person] != users["gender"][other])
+            near.append(np.exp(-(years**2) / 2 - pace**2 / 2 - differ))
+        everyone = (np.array([2, 3]) + 1) / (4 + 1)
+        rate = (near @ matrix.toarray()[consent] + 10 * everyone) / (sum(near) + 10)
+        assert found[person] == pytest.approx(np.log(rate / everyone))
+    assert (found[~consent] == 0).all()
 
 
 def test_3_2_3_b_a_withdrawn_consent_counts_from_its_day_on():

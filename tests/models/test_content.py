@@ -140,19 +140,36 @@ def test_weights_learn_what_drives_adoption_and_drop_what_does_not(learnt):
     assert learnt.weights_["learning_style"] == 0
 
 
-def test_weights_find_a_planted_truth():
-    """A world in which only the part of the day matters."""
+def adopted_by(likely: np.ndarray) -> ContentModel:
+    """Model fitted on a world in which each pair is adopted with the given chance."""
     people = population()
-    generator = np.random.default_rng(0)
-    blocks = ContentModel(learn_weights=False).fit(people).similarities()
-    likely = 0.15 * blocks["time_of_day"] ** 2
-    user, habit = np.nonzero(generator.random(likely.shape) < likely)
+    user, habit = np.nonzero(np.random.default_rng(0).random(likely.shape) < likely)
     ids = people.users["user_id"].to_numpy(), people.habits["habit_id"].to_numpy()
     adoptions = pd.DataFrame({"user_id": ids[0][user], "habit_id": ids[1][habit], "adopted_at": "2024-01-25T00:00Z"})
-    model = ContentModel().fit(Dataset(users=people.users, habits=people.habits, adoptions=adoptions))
-    # By what the blocks do to scores: likenesses of texts hardly differ, and so weigh little whatever their weight.
-    spread = {block: model.weights_[block] * found.std() for block, found in blocks.items()}
-    assert spread["time_of_day"] > 0.9 * sum(spread.values()), model.weights_
+    users = people.users.assign(existing_habits=None)
+    return ContentModel().fit(Dataset(users=users, habits=people.habits, adoptions=adoptions))
+
+
+def spread(model: ContentModel, blocks: dict[str, np.ndarray]) -> dict[str, float]:
+    """What each block does to scores: likenesses of texts hardly differ, so weigh little whatever their weight."""
+    found = {block: model.weights_[block] * blocks[block].std() for block in blocks}
+    return {block: value / sum(found.values()) for block, value in found.items()}
+
+
+def test_weights_find_a_planted_truth(learnt):
+    """A world in which only the part of the day matters."""
+    blocks = learnt.similarities()
+    assert spread(adopted_by(0.15 * blocks["time_of_day"] ** 2), blocks)["time_of_day"] > 0.9
+
+
+def test_weights_are_not_fooled_by_popular_habits_and_eager_users(learnt):
+    """Categories matter; besides, habits that fit any hour are popular, and who likes hard ones adopts much."""
+    blocks = learnt.similarities()
+    any_hour = (population().habits["time_of_day"] == "any").to_numpy()
+    eager = blocks["difficulty"].mean(axis=1, keepdims=True) > np.median(blocks["difficulty"].mean(axis=1))
+    likely = 0.05 * (0.3 + blocks["category"]) * (1 + 3 * any_hour) * (1 + 2 * eager)
+    share = spread(adopted_by(likely), blocks)
+    assert share["category"] > 0.8, share
 
 
 def test_learning_looks_at_nothing_from_the_day_on(learnt):

@@ -6,7 +6,7 @@ import pytest
 
 from habitlab.dataset import Dataset
 from habitlab.dataset.vocabulary import Purpose
-from habitlab.models.interactions import EXISTING_WEIGHT, Interactions, consenting, positions
+from habitlab.models.interactions import EXISTING_WEIGHT, LIVED, Interactions, consenting, positions
 from tests.models.worlds import UNTIL, imported_tracker, population
 
 
@@ -74,6 +74,7 @@ def test_3_2_1_a_weights_are_adoption_and_shrunk_completion_and_unobserved_is_no
     )
     assert data.matrix.format == "csr"
     assert data.matrix.nnz == 3  # what nobody tried is not stored as zero
+    assert EXISTING_WEIGHT < LIVED
 
 
 def test_what_was_looked_at_and_not_taken_is_kept_apart(diary):
@@ -88,6 +89,23 @@ def test_held_is_the_state_on_the_day_and_ever_never_forgets(diary):
     data = Interactions.read(diary)
     assert set(cells(data, "held")) == {("ann", "h2"), ("bob", "h2"), ("bob", "h3")}
     assert set(cells(data, "ever")) == {("ann", "h1"), ("ann", "h2"), ("bob", "h2"), ("bob", "h3")}
+
+
+def test_a_habit_held_before_and_given_up_with_the_app_is_not_held():
+    people = Dataset(
+        users=pd.DataFrame({"user_id": ["ann"], "existing_habits": [["h1"]]}),
+        habits=pd.DataFrame({"habit_id": ["h1"]}),
+        adoptions=pd.DataFrame(
+            {
+                "user_id": ["ann"],
+                "habit_id": ["h1"],
+                "adopted_at": ["2026-01-02T00:00Z"],
+                "abandoned_at": ["2026-01-05T00:00Z"],
+            }
+        ),
+    )
+    held = [Interactions.read(people, f"2026-01-{day:02}").held.nnz for day in (1, 4, 8)]
+    assert held == [1, 1, 0]
 
 
 def test_evidence_counts_habits_acted_on_not_looks_nor_profiles(diary):
