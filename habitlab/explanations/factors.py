@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from habitlab.dataset.vocabulary import Activity, Category, Chronotype, Level, TimeOfDay
 from habitlab.explanations.wording import Quantity
@@ -104,12 +103,12 @@ def neutral_parts(contributions: Mapping[str, Floats]) -> dict[str, Floats]:
 
 
 def item_effects(contributions: Mapping[str, float], neutral: Mapping[str, float]) -> dict[str, float]:
-    """Return the effects of one item's parts; see `effects`."""
-    found = effects(
-        {name: np.array([[value]]) for name, value in contributions.items()},
-        {name: np.array([[neutral.get(name, 0.0)]]) for name in contributions},
-    )
-    return {name: float(value[0, 0]) for name, value in found.items()}
+    """Return the effects of one item's parts, as `effects` does, without arrays: a list is explained in a moment."""
+    rest = sum(part for name, part in contributions.items() if name != "age")
+    kept = 1.0 + (contributions.get("age", 0.0) / rest if rest > 0 else 0.0)
+    return {
+        name: part if name == "age" else (part - neutral.get(name, 0.0)) * kept for name, part in contributions.items()
+    }
 
 
 def factors(
@@ -227,7 +226,7 @@ def _age(age: float | None, youngest: float | None, oldest: float | None) -> lis
 
 def _known(row: Mapping[str, Any], column: str) -> Any:
     value = row.get(column)
-    return None if value is None or pd.isna(value) else value
+    return None if value is None or value != value else value  # NaN is not itself
 
 
 def _listed(row: Mapping[str, Any], column: str) -> list[str] | None:

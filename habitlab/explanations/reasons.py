@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from habitlab.dataset.vocabulary import WEEKDAYS, TimeOfDay
 from habitlab.explanations.factors import Factor, Outlook, factors, item_effects
-from habitlab.explanations.wording import FALLBACK, Language, Word, language
+from habitlab.explanations.wording import FALLBACK, Language, Word, language, unknown_language
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +34,9 @@ def explain_list(recommendations: Recommendations, code: str | None = None) -> R
 
     A language without texts gives English ones, and a warning in the list as well.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        words = language(code or recommendations.language)
-    told = tuple(str(warning.message) for warning in caught)
+    code = code or recommendations.language
+    problem = unknown_language(code)
+    words = language(FALLBACK if problem else code)
     items = tuple(
         replace(
             item,
@@ -47,8 +45,10 @@ def explain_list(recommendations: Recommendations, code: str | None = None) -> R
         )
         for item in recommendations.items
     )
-    added = tuple(text for text in told if text not in recommendations.warnings)
-    return replace(recommendations, items=items, language=words.code, warnings=(*recommendations.warnings, *added))
+    told = recommendations.warnings
+    if problem and problem not in told:
+        told = (*told, problem)
+    return replace(recommendations, items=items, language=words.code, warnings=told)
 
 
 def item_factors(recommendations: Recommendations, item: Item) -> list[Factor]:

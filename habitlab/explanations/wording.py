@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -78,15 +78,20 @@ class Language:
                 return self._fill(word(value))
             case Quantity(unit, amount):
                 plural = self.locale.plural_form(amount)
-                number = format_decimal(amount, "#,##0.#", locale=self.locale)
+                number = _number(amount, "#,##0.#", self.locale)
                 return _Inflected(f"{self.code}: quantity.{unit}", self._forms(f"quantity.{unit}"), plural, number)
             case str():
                 return value
             case int() | float():
-                return format_decimal(value, "#,##0.##", locale=self.locale)
+                return _number(value, "#,##0.##", self.locale)
             case Sequence():
                 return _Several([self._fill(item) for item in value], self.locale)
         raise TypeError(f"no way to say {value!r}")
+
+
+@lru_cache(maxsize=4096)
+def _number(value: float, pattern: str, locale: Locale) -> str:
+    return format_decimal(value, pattern, locale=locale)
 
 
 class _Inflected:
@@ -118,24 +123,29 @@ class _Several:
         return format_list([format(item, form) for item in self.items], locale=self.locale)
 
 
-def languages(folder: Path = LOCALES) -> list[str]:
+@cache
+def languages(folder: Path = LOCALES) -> tuple[str, ...]:
     """Return the codes of all languages with a file."""
-    return sorted(path.stem for path in folder.glob("*.toml"))
+    return tuple(sorted(path.stem for path in folder.glob("*.toml")))
 
 
 def language(code: str, folder: Path = LOCALES) -> Language:
     """Return the messages of a language (`ru`, `ru-RU`); where there are none, the English ones, with a warning."""
-    known = languages(folder)
-    base = code.replace("_", "-").split("-")[0].lower()
-    if base not in known:
-        warnings.warn(unknown_language(code, folder), stacklevel=2)
-        base = FALLBACK
-    return _load(base, folder)
+    if problem := unknown_language(code, folder):
+        warnings.warn(problem, stacklevel=2)
+        return _load(FALLBACK, folder)
+    return _load(_base(code), folder)
 
 
 def unknown_language(code: str, folder: Path = LOCALES) -> str:
-    """Return the warning about a language without a file."""
+    """Return the warning about a language without a file; empty where there is one."""
+    if _base(code) in languages(folder):
+        return ""
     return f"there are no texts in `{code}`, only in {', '.join(languages(folder))}; these are English"
+
+
+def _base(code: str) -> str:
+    return code.replace("_", "-").split("-")[0].lower()
 
 
 @cache
