@@ -231,24 +231,24 @@ def _show(answer: Recommendations) -> None:
 
     code = answer.language
     headings, rows = as_table(answer)
-    for item, row in zip(answer.items, rows, strict=True):
-        row[1] = f"{row[1]}\n{say_slot(item, code)}"
+    slots = [say_slot(item, code) for item in answer.items]
     if sys.stdout.isatty() and rows:
         from rich import box
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*headings, box=box.SIMPLE_HEAD, show_lines=True)
-        for row in rows:
-            table.add_row(*map(Text, row))  # names are data: square brackets in them are no markup
+        table = Table(box=box.SIMPLE_HEAD, show_lines=True)
+        for heading, share in zip(headings, (None, 2, 5, 1, None), strict=True):
+            table.add_column(heading, ratio=share)
+        for (rank, name, reasons, *numbers), slot in zip(rows, slots, strict=True):
+            table.add_row(*map(Text, (rank, name, f"{reasons}\n{slot}", *numbers)))  # brackets in names are no markup
         Console().print(table)
     else:
-        for rank, name, reasons, chance, score in rows:
-            title, slot = name.rsplit("\n", 1)
-            _print(f"{rank}. {title} ({', '.join(filter(None, [slot, chance]))}; {headings[-1]} {score})")
-            for reason in reasons.split("\n"):
-                _print(f"   {reason}")
+        for (rank, name, reasons, chance, score), slot in zip(rows, slots, strict=True):
+            told = "; ".join(filter(None, [chance, f"{headings[-1]} {score}"]))
+            lines = [f"{rank}. {name} ({told})", *reasons.split("\n"), slot]
+            _print("\n   ".join(lines))
     left_out = ", ".join(f"{label(f'filtered.{reason}', code)}: {n}" for reason, n in answer.filtered.items())
     if left_out:
         _print(left_out)
