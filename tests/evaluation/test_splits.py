@@ -281,6 +281,19 @@ def test_6_1_f_a_feature_that_is_the_future_is_caught(sample: Dataset, features:
     assert leaks(features, sample, "2024-01-12") == found
 
 
+def test_6_1_f_a_leak_is_caught_also_where_these_data_end_too_early_to_show_it(sample: Dataset) -> None:
+    """Looks three to six weeks ahead, where the data have no rows: moved there, they are seen."""
+
+    def returned(dataset: Dataset, until: Day) -> pd.DataFrame:
+        ahead = (dataset.habit_tracking["date"] - pd.Timestamp(until)).dt.days
+        users = dataset.habit_tracking["user_id"][ahead.between(21, 42)].unique()
+        return dataset.users.set_index("user_id").assign(returned=lambda frame: frame.index.isin(users))[["returned"]]
+
+    until = sample.habit_tracking["date"].max() - pd.Timedelta(days=3)
+    assert not returned(sample, until)["returned"].any()
+    assert leaks(returned, sample, until) == ["returned"]
+
+
 def test_6_1_f_the_matrix_that_models_learn_from_does_not_leak(sample: Dataset) -> None:
     assert leaks(lambda dataset, until: Interactions.read(dataset, until).matrix, sample, "2024-01-12") == []
     assert leaks(lambda dataset, until: Interactions.read(dataset, None).matrix, sample, "2024-01-12") != []
