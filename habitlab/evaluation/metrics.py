@@ -163,7 +163,7 @@ def several_at_k(recommended: Lists, relevant: sparse.csr_array, k: int, names: 
     if strangers:
         raise ValueError(f"no metric {strangers[0]!r}; there are {', '.join(_PARTS)}")
     lists, truth = checked(recommended, relevant, k)
-    discount = 1 / np.log2(np.arange(2, k + 2))
+    discount = 1 / np.log2(np.arange(2, min(k, max(lists.shape[1], truth.items)) + 2))
     parts = {_PARTS[name]: np.empty(len(lists)) for name in names}
     for here, found in found_blocks(lists, truth, k, gains="gained" in parts):
         hit = found if found.dtype == bool else found > 0

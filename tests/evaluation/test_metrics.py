@@ -85,6 +85,23 @@ def test_6_1_c_ndcg_equals_scikit_learn_where_someone_likes_something(seed: int,
     assert ours[known].mean() == pytest.approx(ndcg_score(gains[known], scores[known], k=k, ignore_ties=True))
 
 
+@pytest.mark.parametrize("name", [name for name in RANKED if name != "precision"])
+def test_a_k_beyond_the_catalogue_is_as_long_as_the_catalogue(name: str) -> None:
+    lists, relevant = np.array([[4, 1, -1], [0, 2, 3]]), sparse.csr_array([[0, 1, 1, 0, 0], [2, 0, 1, 0, 1]])
+    np.testing.assert_array_equal(RANKED[name](lists, relevant, 10**12), RANKED[name](lists, relevant, 5))
+
+
+def test_several_metrics_in_one_go_are_those_of_each() -> None:
+    lists, relevant = np.array([[4, 1, -1], [0, 2, 3]]), sparse.csr_array([[0, 1, 1, 0, 0], [2, 0, 1, 0, 1]])
+    names = [name.replace(" ", "_") for name in RANKED]
+    found = metrics.several_at_k(lists, relevant, 2, names)
+    assert list(found) == names
+    for name, one in zip(names, RANKED.values(), strict=True):
+        np.testing.assert_array_equal(found[name], one(lists, relevant, 2))
+    with pytest.raises(ValueError, match="no metric 'accuracy'; there are precision, recall"):
+        metrics.several_at_k(lists, relevant, 2, ["accuracy"])
+
+
 def test_6_1_c_ndcg_of_the_best_list_is_exactly_one() -> None:
     generator = np.random.default_rng(0)
     gains = generator.random((200, 40)) * (generator.random((200, 40)) < 0.3)
