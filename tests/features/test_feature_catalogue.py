@@ -58,7 +58,8 @@ def test_every_source_is_a_column_of_the_contract():
         assert column in TABLES[table].columns, source
 
 
-@pytest.mark.parametrize("function", ["user_features", pytest.param("pair_history", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("function", ["user_features", "pair_history"])
 def test_a_feature_changes_without_a_column_exactly_when_that_is_a_source(dataset, function):
     """Each column of the contract that may be absent is taken away in turn."""
     listed = feature_catalogue().query("function == @function").set_index("name")["source_columns"]
