@@ -170,9 +170,9 @@ def several_at_k(recommended: Lists, relevant: sparse.csr_array, k: int, names: 
         for part, values in parts.items():
             values[here] = _summed(part, found, hit, discount)
     number = truth.number
-    some, fitting = np.minimum(number, 1), np.minimum(number, k)
+    some, fitting = np.minimum(number, 1), np.minimum(number, min(k, truth.items))
     wholes = {
-        "precision": some * k,
+        "precision": some * float(k),
         "recall": number,
         "capped_recall": fitting,
         "hit_rate": some,
