@@ -20,7 +20,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from habitlab.dataset.catalogue import normalise_name
 from habitlab.dataset.schema import TABLES, coerce
@@ -35,7 +35,6 @@ from habitlab.dataset.vocabulary import (
     TimeOfDay,
 )
 
-ADULT = 18
 MOST_HABITS, LONGEST_NAME = 100, 200
 NOT_ASKED = {
     "user_id": "made here, so that it tells nothing about the person",
@@ -124,7 +123,11 @@ def _within(column: str) -> Any:
     return Field(ge=_USERS[column].low, le=_USERS[column].high)
 
 
-_Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_no_address)]
+_Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NAME),
+    AfterValidator(_no_address),
+]
 
 
 class Registration(BaseModel):
@@ -166,9 +169,8 @@ class Registration(BaseModel):
         FileNotFoundError
             Nothing is at the path.
         """
-        text = source.read_text("utf-8") if isinstance(source, Path) else source
         try:
-            answers = json.loads(text)
+            answers = json.loads(source.read_text("utf-8") if isinstance(source, Path) else source)
         except ValueError as error:
             raise ValueError(f"the registration is not JSON: {error}") from None
         if not isinstance(answers, dict):
@@ -179,9 +181,13 @@ class Registration(BaseModel):
     def of(cls, answers: Mapping[str, Any]) -> Self:
         """Check plain answers, as a form or JSON holds them; raises `RegistrationError`."""
         try:
-            return cls.model_validate_json(json.dumps(answers))
+            text = json.dumps(answers, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:  # a ValueError is half a character
+            raise ValueError(f"answers are plain values, as in JSON: {error}") from None
+        try:
+            return cls.model_validate_json(text)
         except ValidationError as error:
-            raise RegistrationError(_problems(error, answers)) from None
+            raise RegistrationError(_problems(error)) from None
 
     def to_json(self) -> str:
         """Return the answered fields as JSON; `from_json` reads it back to an equal record."""
@@ -207,11 +213,6 @@ class Registration(BaseModel):
         """Return the rows of table `consents`: one for each purpose, refused where it was not allowed."""
         rows = [{"user_id": user_id, "purpose": p.value, "at": at, "granted": self.granted(p)} for p in Purpose]
         return coerce("consents", pd.DataFrame(rows))
-
-    @property
-    def minor(self) -> bool:
-        """Whether the person is, or may be, under age: an unknown age counts as one."""
-        return self.age is None or self.age < ADULT
 
 
 def pseudonym(generator: np.random.Generator) -> str:
@@ -251,15 +252,15 @@ _KINDS = {
 }
 
 
-def _problems(error: ValidationError, answers: Mapping[str, Any]) -> list[Problem]:
+def _problems(error: ValidationError) -> list[Problem]:
     found: dict[str, Problem] = {}
     for detail in error.errors(include_url=False):
         name = str(detail["loc"][0])
-        found.setdefault(name, _problem(name, detail, answers))  # the first says enough
+        found.setdefault(name, _problem(name, detail))  # the first says enough
     return list(found.values())
 
 
-def _problem(name: str, detail: Mapping[str, Any], answers: Mapping[str, Any]) -> Problem:
+def _problem(name: str, detail: Mapping[str, Any]) -> Problem:
     context = detail.get("ctx", {})
     kind = _KINDS.get(detail["type"], str(context.get("error", "")))
     given = json.dumps(detail["input"], ensure_ascii=False)

@@ -205,6 +205,18 @@ def test_what_is_not_a_record_is_refused(text: str, said: str) -> None:
         Registration.from_json(text)
 
 
+@pytest.mark.parametrize("answer", ["\ud800", {1, 2}, pd.Timestamp("2026-01-01")])
+def test_answers_that_no_file_could_hold_are_refused(answer: object) -> None:
+    with pytest.raises(ValueError, match="plain values"):
+        Registration.of({"barriers": answer})
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201, 7, None])
+def test_1_1_c_a_habit_has_a_name(name: object) -> None:
+    assert refusal(existing_habits=["Run", name]).startswith("existing_habits: ")
+    assert Registration(existing_habits=[" Run "]).existing_habits == ["Run"]
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"me\.json"):
         Registration.from_json(tmp_path / "me.json")
