@@ -298,18 +298,21 @@ def _als(matrix: sparse.csr_array, rank: int, seed: int) -> Floats:
         raise ImportError(
             "method 'als' needs the optional package implicit: pip install 'habitlab[als]'; svd and ease need nothing"
         ) from error
-    model = AlternatingLeastSquares(
-        factors=rank,
-        regularization=_als_regularisation(matrix.shape[0]),
-        alpha=_ALS_CONFIDENCE,
-        iterations=_ALS_ROUNDS,
-        random_state=seed,
-        num_threads=1,
-        dtype=np.float64,
-    )
     if matrix.nnz == 0:
         return np.zeros((matrix.shape[1], rank))
-    model.fit(sparse.csr_matrix(matrix), show_progress=False)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):  # implicit's own products are small: more threads slow them down
+        model = AlternatingLeastSquares(
+            factors=rank,
+            regularization=_als_regularisation(matrix.shape[0]),
+            alpha=_ALS_CONFIDENCE,
+            iterations=_ALS_ROUNDS,
+            random_state=seed,
+            num_threads=1,
+            dtype=np.float64,
+        )
+        model.fit(sparse.csr_matrix(matrix), show_progress=False)
     return np.asarray(model.item_factors, dtype=float)
 
 
