@@ -138,11 +138,13 @@ class Candidates:
 
 def ticks(lists: pd.Series, words: list[str]) -> npt.NDArray[np.bool_]:
     """Which of the words stand in each list (rows, words); a missing list has none."""
-    number = {word: column for column, word in enumerate(words)}
+    import pandas as pd
+
     ticked = np.zeros((len(lists), len(words)), dtype=bool)
-    for row, chosen in enumerate(lists):
-        if isinstance(chosen, list):
-            ticked[row, [number[word] for word in chosen if word in number]] = True
+    named = lists.reset_index(drop=True).explode()
+    column = pd.Index(words, dtype=object).get_indexer(pd.Index(named, dtype=object))
+    known = column >= 0
+    ticked[named.index[known], column[known]] = True
     return ticked
 
 

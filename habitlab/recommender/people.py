@@ -131,7 +131,8 @@ class People:
 
     def profile(self, user: int) -> dict[str, Any]:
         """Return the `SHARED` answers that a user gave."""
-        return json.loads(bytes(self.profiles[user]))
+        told = json.loads(bytes(self.profiles[user]))
+        return {name: answer for name, answer in told.items() if answer is not None}
 
 
 def _weekdays(dataset: Dataset, until: Day | None) -> Floats:
@@ -180,17 +181,17 @@ def _events(dataset: Dataset, interactions: Interactions, until: Day | None) -> 
     if not shown.empty and "response" in shown:
         day = days_of(dataset, "recommendations", "shown_at")
         answered = days_of(dataset, "recommendations", "responded_at")
-        response = shown["response"].astype(object)
-        rejected = (response == "rejected").to_numpy() & before(np.where(np.isnat(answered), day, answered), until)
         told = np.where(np.isnat(answered), day, answered)
+        response = np.where(before(told, until), shown["response"].astype(object), None)
+        rejected = response == "rejected"
         events.append(pairs(shown[rejected], told[rejected], REJECTED))
-        passed = (response != "accepted").to_numpy() & before(day, until)
+        passed = (response != "accepted") & before(day, until)
         events.append(pairs(shown[passed], day[passed], SHOWN))
     return events
 
 
-def _profiles(users: pd.DataFrame) -> list[bytes]:
+def _profiles(users: pd.DataFrame) -> list[str]:
     known = [column for column in SHARED if column in users]
-    table = users[known].astype(object)
-    rows = table.where(table.notna(), None).to_dict("records")
-    return [json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=True).encode() for row in rows]
+    if not known:
+        return ["{}"] * len(users)
+    return users[known].to_json(orient="records", lines=True).splitlines()

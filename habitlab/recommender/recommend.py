@@ -448,17 +448,27 @@ def _instant(at: datetime | None, zone: str) -> datetime | None:
 
 
 def _one_row(user: Mapping[str, Any] | pd.DataFrame | Any) -> pd.DataFrame:
+    """Return a new person as a one-row table in the dtypes of the contract; a registration has been checked before."""
     import pandas as pd
 
+    from habitlab.dataset import Dataset, check
+    from habitlab.dataset.schema import TABLES
+
     if hasattr(user, "to_row"):
-        user = user.to_row()
+        return _with_ids(user.to_row())
     if isinstance(user, Mapping):
         user = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in user.items()}, index=[0])
     if not isinstance(user, pd.DataFrame) or len(user) != 1:
-        raise ValueError(
-            "a new person is one row of the table `users`: a mapping of its columns, or a one-row DataFrame"
-        )
-    return _with_ids(user)
+        raise ValueError("a new person is a row of the table `users`: a mapping of its columns, or a one-row DataFrame")
+    columns = list(TABLES["users"].columns)
+    for name in user.columns:
+        if name not in columns:
+            near = get_close_matches(str(name), columns, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(columns)}"
+            raise ValueError(f"unknown answer {name!r}{hint}")
+    users = _with_ids(user)
+    check(Dataset(users=users))
+    return users
 
 
 def _with_ids(users: pd.DataFrame) -> pd.DataFrame:

@@ -273,6 +273,12 @@ def test_bad_no_age_is_neutral_in_the_score_and_strict_in_the_filter(fitted):
 def test_bad_answers_are_refused_by_the_contract(fitted):
     with pytest.raises(ValueError, match="one-row DataFrame"):
         fitted.recommend(pd.DataFrame({"age": [20, 30]}))
+    with pytest.raises(ValueError, match="did you mean 'age'"):
+        fitted.recommend({"agee": 20})
+    with pytest.raises(ValueError, match=r"users.age: not between 13 and 120"):
+        fitted.recommend({"age": 7})
+    with pytest.raises(ValueError, match=r"users.improvement_areas: not a list of"):
+        fitted.recommend({"improvement_areas": "health"})
 
 
 @pytest.mark.parametrize("at", ["yesterday", "2026-01-05T07:30Z", "2026-01-05T07:30+03:00"])
