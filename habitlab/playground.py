@@ -397,7 +397,7 @@ _STYLE = """<style>
 .habitlab-consents select { flex: none; width: 9em; }
 .habitlab-hint { color: var(--jp-ui-font-color2, #57616b); font-size: 12px; font-weight: normal; }
 .habitlab-problem, .habitlab-stale { color: #b04a00; font-weight: 600; }
-.jp-mod-dark .habitlab-problem, [data-jp-theme-light=false] .habitlab-problem,
+[data-jp-theme-light=false] .habitlab-problem,
 [data-jp-theme-light=false] .habitlab-stale { color: #f08747; }
 .habitlab-playground h2 { margin: 0 0 8px; font-size: 18px; }
 .habitlab-list ol { list-style: none; margin: 0; padding: 0; }
@@ -414,5 +414,9 @@ _STYLE = """<style>
 .habitlab-card svg text { fill: var(--jp-ui-font-color1, #1b2229); }
 .habitlab-card svg .habitlab-sum { font-weight: 600; }
 .habitlab-more { fill: #0072b2; } .habitlab-less { fill: #d55e00; }
+[data-jp-theme-light=false] .habitlab-more { fill: #56a8dc; }
+[data-jp-theme-light=false] .habitlab-less { fill: #f08747; }
+[data-jp-theme-light=false] .habitlab-for span { color: #56a8dc; }
+[data-jp-theme-light=false] .habitlab-against span { color: #f08747; }
 .habitlab-mark { stroke: var(--jp-ui-font-color1, #1b2229); stroke-width: 1.5; }
 </style>"""
