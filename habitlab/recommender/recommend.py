@@ -34,6 +34,9 @@ MOST_KEPT = 20_000_000
 
 MODELS_SUFFIX = ".models"
 _BLOCK = 2048
+PERSONAL = {"improvement_areas", "activity_preferences", "time_commitment", "preferred_time", "difficulty_preference"}
+"""Answers that make a list personal from the first day."""
+
 _INTERVAL_POINTS = 501
 _NO_WEIGHT = 1e-9  # what a fit leaves of a weight that is none
 
@@ -89,12 +92,15 @@ class Recommender:
     def fit(self, dataset: Dataset, until: Day | None = None) -> Self:
         """Fit the models, and prepare every user, on what happened strictly before the local day `until`.
 
-        Imported trackers get the built-in catalogue as candidates first (`candidates.with_catalogue`).
+        Imported trackers get the built-in catalogue as candidates first (`candidates.with_catalogue`). ValueError if
+        there are no habits.
         """
         from habitlab.features.days import until_day
         from habitlab.models.interactions import Interactions
 
         dataset = with_catalogue(dataset)
+        if dataset.habits.empty:
+            raise ValueError("there are no habits to recommend: the table `habits` of this dataset is empty")
         models = self._unfitted or _usual_models(self.seed)
         self._unfitted = None  # fitted, they are `models_`
         self.models_ = Models(
@@ -320,6 +326,7 @@ class Recommender:
         user_id = str(people.ids[row])
         lot = exploration.generator(self.seed, user_id, None if at is None else at.isoformat())
         shown, propensity = exploration.draw(best, eligible, self.exploration, lot)
+        profile = people.profile(row)
         weight = float(self.blend.weights(people.evidence[row])["success"])
         success = np.clip(contributions["success"][0] / weight, 0.0, 1.0) if weight else None
         items = [
@@ -347,13 +354,13 @@ class Recommender:
             items=tuple(items),
             filtered=filtered,
             model_version=self.version_,
-            warnings=(*self._notes, *_shortage(k, len(items), len(candidates), filtered)),
+            warnings=(*self._notes, *_silence(profile), *_shortage(k, len(items), len(candidates), filtered)),
             at=at,
             shown_at=_instant(at, str(people.zone[row])),
             policy=f"blend {self.version_}, last place by lot {self.exploration:g}",
             language=lang,
-            person=people.profile(row),
-            neutral={name: float(part[0].mean()) for name, part in contributions.items() if len(candidates)},
+            person=profile,
+            neutral={name: float(part[0].mean()) for name, part in contributions.items()},
             has_history=bool(people.evidence[row] > 0),
         )
 
@@ -418,9 +425,11 @@ def _notes(dataset: Dataset, models: Models) -> Iterator[str]:
         yield f"how likely a habit is kept is the same for all: {fallback}"
     if len(dataset.users) < 2:
         yield "there is nobody else to compare with: similar people say nothing"
-    answers = ("improvement_areas", "activity_preferences", "time_commitment", "preferred_time", "age")
-    if not any(column in dataset.users and dataset.users[column].notna().any() for column in answers):
-        yield "nothing is known of these people but what they track: without a profile the list is hardly personal"
+
+
+def _silence(profile: Mapping[str, Any]) -> Iterator[str]:
+    if not set(profile) & PERSONAL:
+        yield "nothing is known of this person but what they track: without a profile the list is hardly personal"
 
 
 def _shortage(k: int, found: int, habits: int, filtered: Mapping[str, int]) -> Iterator[str]:
@@ -429,8 +438,6 @@ def _shortage(k: int, found: int, habits: int, filtered: Mapping[str, int]) -> I
     taken = ", ".join(f"{reason} {count}" for reason, count in filtered.items())
     if found:
         yield f"asked for {k} habits, only {found} of {habits} are eligible; filtered: {taken or 'none'}"
-    elif not habits:
-        yield "nothing to recommend: there are no habits"
     else:
         last = list(filtered)[-1]
         yield f"nothing to recommend: the filter `{last}` took the last of {habits} habits; filtered: {taken}"

@@ -206,7 +206,7 @@ def test_a_loop_backup_gives_what_it_can_and_says_what_it_cannot(call, shared_da
     assert body["filtered"]["held"] == 6
     assert "how likely a habit is kept is the same for all" in err
     assert "nobody else to compare with" in err
-    assert "nothing is known of these people" in err
+    assert "nothing is known of this person" in err
 
 
 def test_lifesnaps_gives_what_it_can_and_says_what_it_cannot(call, shared_data, tmp_path):

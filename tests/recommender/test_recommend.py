@@ -252,15 +252,15 @@ def test_bad_a_catalogue_of_one_habit():
 
 
 def test_bad_no_habits():
-    found = recommender(habits(0)).recommend("ann")
-    assert found.items == ()
-    assert "there are no habits" in found.warnings[-1]
+    with pytest.raises(ValueError, match="there are no habits"):
+        recommender(habits(0))
 
 
 def test_bad_a_person_who_says_nothing(fitted):
     found = fitted.recommend({})
     assert len(found.items) == 5
     assert found.user_id == "new"
+    assert "nothing is known of this person" in found.warnings[0]
     assert all(item.contributions["preference"] == 0 == item.contributions["age"] for item in found.items)
 
 
