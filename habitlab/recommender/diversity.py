@@ -27,7 +27,8 @@ def similarity(
     `minutes` (habits,): the shorter over the longer; NaN is like nothing. `text` (habits, d): cosine, below 0 is 0.
     """
     same = (category[:, None] == category) & (category[:, None] >= 0)
-    both = activities.astype(np.float64) @ activities.T.astype(np.float64)
+    does = activities.astype(np.float64)
+    both = does @ does.T  # an array with its own transpose: symmetric to the last bit
     size = activities.sum(axis=1)
     either = size[:, None] + size - both
     jaccard = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
@@ -39,7 +40,6 @@ def similarity(
         unit = np.divide(text, norm, out=np.zeros(text.shape), where=norm > 0)
         parts.append((TEXT, np.clip(unit @ unit.T, 0.0, 1.0)))
     alike = sum(weight * part for weight, part in parts) / sum(weight for weight, _ in parts)
-    alike = (alike + alike.T) / 2  # products of matrices are symmetric up to their last bit only
     np.fill_diagonal(alike, 1.0)
     return alike
 
