@@ -18,8 +18,7 @@ from babel.numbers import format_decimal
 from habitlab.dataset.registration import Registration, RegistrationError
 from habitlab.dataset.schema import TABLES
 from habitlab.dataset.vocabulary import Purpose
-from habitlab.explanations.factors import Outlook
-from habitlab.explanations.reasons import explain_list, habit_name, item_factors, say_outlook
+from habitlab.explanations.reasons import explain_list, habit_name, item_factors, outlook_of, say_outlook
 from habitlab.explanations.wording import FALLBACK, Language, Quantity, language, languages, word
 
 if TYPE_CHECKING:
@@ -316,9 +315,9 @@ def _card(recommendations: Recommendations, item: Item, words: Language) -> str:
     if (minutes := item.habit.get("minutes")) is not None:
         facts.append(words.say("playground.takes", minutes=Quantity("minutes", minutes)))
     factors = item_factors(recommendations, item)
-    if item.success_probability is not None and all(factor.part != "success" for factor in factors):
-        outlook = say_outlook(Outlook(item.success_probability), words)
-        facts.append(words.say("playground.chance", outlook=outlook))
+    outlook = outlook_of(item)
+    if outlook is not None and all(factor.part != "success" for factor in factors):
+        facts.append(words.say("playground.chance", outlook=say_outlook(outlook, words)))
     if item.by_lot:
         facts.append(words.say("playground.by_lot"))
     signs = [("▲", "for") if factor.effect > 0 else ("▼", "against") for factor in factors] or [("•", "for")]

@@ -53,19 +53,23 @@ def explain_list(recommendations: Recommendations, code: str | None = None) -> R
 
 def item_factors(recommendations: Recommendations, item: Item) -> list[Factor]:
     """Return the factors of one item of a list; see `habitlab.explanations.factors`."""
-    outlook = None
-    if item.success_probability is not None:
-        chance, interval = item.success_probability, item.success_interval
-        if interval is not None:
-            interval = min(interval[0], chance), max(interval[1], chance)  # equal but for the last bit
-        outlook = Outlook(chance, interval)
     return factors(
         item_effects(item.contributions, recommendations.neutral),
         recommendations.person,
         item.habit,
-        outlook,
+        outlook_of(item),
         has_history=recommendations.has_history,
     )
+
+
+def outlook_of(item: Item) -> Outlook | None:
+    """Return how likely an item's habit is kept, with its interval; None where the data cannot tell."""
+    chance, interval = item.success_probability, item.success_interval
+    if chance is None:
+        return None
+    if interval is not None:
+        interval = min(interval[0], chance), max(interval[1], chance)  # equal but for the last bit
+    return Outlook(chance, interval)
 
 
 def as_table(recommendations: Recommendations) -> tuple[list[str], list[list[str]]]:
@@ -77,8 +81,8 @@ def as_table(recommendations: Recommendations) -> tuple[list[str], list[list[str
     headings = [words.say(key) for key in ("table.rank", "table.habit", "table.reasons", "table.chance", "table.score")]
     rows = []
     for item in recommendations.items:
-        chance = item.success_probability
-        said = "" if chance is None else say_outlook(Outlook(chance), words)
+        outlook = outlook_of(item)
+        said = "" if outlook is None else say_outlook(outlook, words)
         rows.append([str(item.rank), item.name, "\n".join(item.reasons), said, f"{100 * item.score:.0f}"])
     return headings, rows
 
