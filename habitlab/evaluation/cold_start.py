@@ -17,8 +17,10 @@ from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.analyses import FEWEST
 from habitlab.dataset.registration import Registration
 from habitlab.evaluation import leaderboard, metrics, splits
-from habitlab.evaluation.estimates import Floats
+from habitlab.evaluation.estimates import Estimate, Floats, estimate_of
+from habitlab.evaluation.model_tables import chosen
 from habitlab.evaluation.splits import Split
+from habitlab.evaluation.tables import exact
 from habitlab.features.as_of import end_of, event_days
 from habitlab.models.interactions import Interactions, positions
 from habitlab.models.pairs import History, read_profiles
@@ -116,6 +118,7 @@ def per_newcomer(
             # Rounded, so that one list in another order is worth exactly the same.
             columns[name, chance] = np.round(np.where(listed >= 0, found, 0.0).sum(axis=1) / k, 12)
 
+    # Held before is never offered to those of whom it is known, and never counts as found.
     for name, asked in form_variants(fields).items():
         judge(name, score, asked)
     for name, model in (others or {}).items():
@@ -143,6 +146,75 @@ def worth_of_answers(values: pd.DataFrame, *, level: float, resamples: int, seed
     answer = both["model"].str.removeprefix(WITHOUT).str.removeprefix(ONLY)
     columns = ["answer", "metric", "added", "estimate", "ci_low", "ci_high", "p_value", "n", "level"]
     return both.assign(answer=answer, level=level)[columns].reset_index(drop=True)
+
+
+def by_answer(worth: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One metric of `worth_of_answers`, a row for each answer: what it adds to all others, and `alone` to nothing.
+
+    Columns: answer, estimate, ci_low, ci_high, alone, n; most valuable first. Raises `MissingColumn` where the metric
+    is not known.
+    """
+    rows = worth[(worth["metric"] == metric) & (worth["answer"] != WHOLE)]
+    if rows.empty:
+        raise MissingColumn(f"needs chances of being {metric}, which only simulated data know")
+    alone = rows[rows["added"] == "to nothing"].set_index("answer")["estimate"]
+    table = rows[rows["added"] == "to all others"].sort_values("estimate", ascending=False, kind="stable")
+    table = table.assign(alone=table["answer"].map(alone), answer=table["answer"].str.replace("_", " "))
+    return table[["answer", "estimate", "ci_low", "ci_high", "alone", "p_value", "n"]].reset_index(drop=True)
+
+
+def form_found(worth: pd.DataFrame, *, level: float) -> Estimate:
+    """Finding: what the whole form adds to no answer, in NDCG."""
+    label, where = "NDCG@5 of newcomers' lists with the form less without", {"answer": WHOLE, "metric": "ndcg@5"}
+    return chosen(worth, key="form", label=label, unit="", method=_NEWCOMERS, level=level, **where)
+
+
+_NEWCOMERS = "people held out whole, scored by their form; paired by user"
+_KEPT = "taken up and kept"
+
+
+def against_popularity(values: pd.DataFrame, **draw: Any) -> list[Estimate]:
+    """Findings: lists made from the form less the most popular habits, in NDCG and, where it is known, in truth."""
+    names = values.columns.get_level_values(0)
+    paired = leaderboard.differences(values.loc[:, names.isin([WHOLE, NONE, "popularity"])], "popularity", **draw)
+    of_form = leaderboard.differences(values.loc[:, names.isin([WHOLE, NONE])], NONE, **draw)
+    wanted = [
+        (paired, "form_popularity", "ndcg@5", "NDCG@5 of newcomers' lists less that of the most popular habits"),
+        (paired, "truth_popularity", _KEPT, "True chance of being taken up and kept, less that of the most popular"),
+        (of_form, "form_truth", _KEPT, "True chance of being taken up and kept, with the form less without"),
+    ]
+    return [
+        chosen(
+            table, key=key, label=label, unit="share difference" if metric == _KEPT else "", method=_NEWCOMERS,
+            level=draw["level"], model=WHOLE, metric=metric,
+        )
+        for table, key, metric, label in wanted
+        if metric in set(table["metric"])
+    ]  # fmt: skip
+
+
+def best_answers(worth: pd.DataFrame, *, level: float) -> list[Any]:
+    """Findings: the two answers that add most to all others, and how many add nothing that can be told from none."""
+    table = by_answer(worth, "ndcg@5")
+    found: list[Any] = [
+        chosen(
+            table[place : place + 1], key=key, label=f"The answer worth {rank}: {table['answer'].iloc[place]}", unit="",
+            method=f"NDCG@5; {_NEWCOMERS}", level=level,
+        )
+        for place, (key, rank) in enumerate((("best_answer", "most"), ("second_answer", "second most"))[: len(table)])
+    ]  # fmt: skip
+    idle = int((~(table["ci_low"] > 0)).sum())
+    label = "Answers that add nothing that can be told from none"
+    return [*found, exact("idle_answers", label, idle, n=len(table), method=_NEWCOMERS)]
+
+
+def side_by_side(values: pd.DataFrame, **draw: Any) -> pd.DataFrame:
+    """Mean of every metric of `per_newcomer` with its interval, a row each; not of the forms that lack one answer."""
+    names = values.columns.get_level_values(0)
+    kept = ~(names.str.startswith(WITHOUT) | names.str.startswith(ONLY))
+    table = leaderboard.summarise(values.loc[:, kept], **draw)
+    order = table["metric"].map({name: place for place, name in enumerate(table["metric"].unique())})
+    return table.iloc[np.argsort(order, kind="stable")][["metric", "model", "estimate", "ci_low", "ci_high", "n"]]
 
 
 def true_chances(dataset: Dataset, user_ids: Sequence[str]) -> dict[str, Floats]:
@@ -211,6 +283,8 @@ def learning_curve(
     """
     dataset.require("users.registered_at")
     train, until = split.train, split.until
+    if until is None:
+        raise MissingColumn("needs a history that goes on after the day until which models learn")
     registered = event_days(train, "users", "registered_at")
     end = end_of(train, until)
     followed = end - registered[positions(split.user_ids, train.users["user_id"].to_numpy(dtype=object))]
@@ -236,8 +310,31 @@ def learning_curve(
     return frame.rename_axis(columns=["model", "weeks"])
 
 
+def gains(values: pd.DataFrame, **draw: Any) -> list[Estimate]:
+    """Findings of a `learning_curve`: what history adds to the blend and to the collaborative model, by the end."""
+    parts = {
+        "gain_blend": ("blend", -1, "NDCG@10 of the blend, all history known less none"),
+        "gain_collaborative": ("collaborative", -1, "NDCG@10 of the collaborative model, all history known less none"),
+        "first_week_collaborative": (
+            "collaborative",
+            1,
+            "NDCG@10 of the collaborative model, a first piece known less none",
+        ),
+    }
+    minus = np.column_stack(
+        [values[model].iloc[:, step] - values[model].iloc[:, 0] for model, step, _ in parts.values()]
+    )
+    level = draw.pop("level")
+    found = leaderboard.means(minus, **draw)
+    method = "the same people and later adoptions, paired by user"
+    return [
+        estimate_of(resampled, key=key, label=label, level=level, unit="", method=method)
+        for (key, (_, _, label)), resampled in zip(parts.items(), found, strict=True)
+    ]
+
+
 def _scores(
-    recommender: Recommender, known: Dataset, day: np.ndarray, until: pd.Timestamp | None, ids: list[str]
+    recommender: Recommender, known: Dataset, day: np.ndarray, until: pd.Timestamp, ids: list[str]
 ) -> dict[str, Floats]:
     """Score people as of a day each, from what is `known` of them, with the models as they are (users, habits)."""
     models, people = recommender.models_, recommender.people_

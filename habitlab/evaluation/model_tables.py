@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special
+from scipy import sparse, special
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.analyses import FEWEST
-from habitlab.evaluation import estimates, splits
+from habitlab.evaluation import estimates, leaderboard, splits
 from habitlab.evaluation.estimates import Estimate, Floats, Resampled
+from habitlab.evaluation.leaderboard import Scorer
 from habitlab.evaluation.splits import Split
+from habitlab.evaluation.tables import exact
 from habitlab.features.abandonment import AbandonmentHazard, integrated_brier_score, kaplan_meier, time_dependent_auc
 from habitlab.features.as_of import end_of, event_days
 from habitlab.features.interaction import cross_habit_influence
@@ -25,6 +27,7 @@ from habitlab.models.interactions import LIVED
 from habitlab.models.pairs import FEATURES, NAMES, LabelledPairs, label_pairs
 from habitlab.models.reliability import Evaluation
 from habitlab.models.success import Fitted, too_few, train
+from habitlab.recommender.candidates import with_catalogue
 
 _USERS_OF_SPECTRUM = 5000  # enough for a few hundred habits, and shuffled in a moment
 
@@ -32,22 +35,37 @@ _USERS_OF_SPECTRUM = 5000  # enough for a few hundred habits, and shuffled in a 
 def history_until(dataset: Dataset, share: float) -> Split:
     """Temporal split at the day on which this share of the tracked days is over.
 
-    Raises `MissingColumn` where fewer than ten people take up another habit after it.
+    Of fewer than ten people, or where nothing comes before that day, everything is known and nothing is left to
+    predict: the split has no users.
     """
     day = dataset.habit_tracking["date"]
-    if day.empty:
-        raise MissingColumn("needs tracked days; this dataset has none")
-    until = (day.min() + share * (day.max() - day.min())).normalize()
-    if until == day.min():
-        raise MissingColumn("needs more than a day or two of tracking")
-    split = splits.temporal(dataset, until)
+    if len(dataset.users) >= FEWEST and len(day):
+        until = (day.min() + share * (day.max() - day.min())).normalize()
+        if until > day.min():
+            return splits.temporal(dataset, until)
+    nobody = sparse.csr_array((0, len(dataset.habits)))
+    habits = dataset.habits["habit_id"].to_numpy(dtype=object)
+    return Split(dataset, nobody, nobody.astype(bool), np.array([], dtype=object), habits, None)
+
+
+def ndcg(models: Mapping[str, Scorer], dataset: Dataset, split: Split, k: int = 10) -> pd.DataFrame:
+    """NDCG@k of each user, as `leaderboard.per_user`; those without a later adoption are NaN.
+
+    Raises `MissingColumn` where fewer than ten people take up another habit later.
+    """
     people = int((np.diff(split.relevant.indptr) > 0).sum())
     if people < FEWEST:
+        when = "later" if split.until is None else f"from {split.until:%Y-%m-%d} on"
         raise MissingColumn(
-            f"needs people who took up another habit from {until:%Y-%m-%d} on: {people} did, "
-            f"at least {FEWEST} are needed"
+            f"needs people who took up another habit {when}: {people} did, at least {FEWEST} are needed"
         )
-    return split
+    values = leaderboard.per_user(models, dataset, split, k)
+    return values.loc[:, values.columns.get_level_values("metric") == f"ndcg@{k}"]
+
+
+def compared(values: pd.DataFrame, references: Sequence[str], **draw: Any) -> pd.DataFrame:
+    """Every model less each of the `references`, one below the other; see `leaderboard.differences`."""
+    return pd.concat([leaderboard.differences(values, one, **draw) for one in references], ignore_index=True)
 
 
 def chosen(
@@ -87,6 +105,14 @@ def block_weights(content: ContentModel) -> pd.DataFrame:
     return table.assign(block=table["block"].str.replace("_", " ")).reset_index(drop=True)
 
 
+def heaviest(weights: pd.DataFrame, content: ContentModel, split: Split) -> dict[str, Any]:
+    """Finding: the block of `block_weights` that weighs most."""
+    first, pairs = weights.iloc[0], len(split.train.adoptions)
+    method = "non-negative least squares within users, mixed with the weights by judgement" if pairs else "by judgement"
+    label = f"The block that weighs most is {first['block']}"
+    return exact("heaviest_block", label, float(first["learnt"]), n=pairs, method=method)
+
+
 def spectrum(model: CollaborativeModel, *, shuffles: int = 20, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
     """How much of what people have in common each factor holds, and how much it would hold by chance.
 
@@ -118,12 +144,18 @@ def spectrum(model: CollaborativeModel, *, shuffles: int = 20, level: float = 0.
     return table
 
 
-def companions(model: CollaborativeModel, habits: pd.DataFrame, *, count: int = 6, most: int = 3) -> pd.DataFrame:
+def factors_found(spectrum: pd.DataFrame, model: CollaborativeModel) -> dict[str, Any]:
+    """Finding: how many factors of a `spectrum` hold more than chance."""
+    label, method = "Factors that hold more than chance", "parallel analysis of the correlations between habits"
+    return exact("factors", label, spectrum.attrs["above"], n=len(spectrum), method=method)
+
+
+def companions(model: CollaborativeModel, dataset: Dataset, *, count: int = 6, most: int = 3) -> pd.DataFrame:
     """For the most adopted habit of `count` categories: which others speak for it, and by how much the odds rise.
 
     Columns: habit, category, speaks most for (names and odds ratios), against somebody without any habit.
     """
-    table = habits.set_index("habit_id").loc[model.habit_ids_.tolist()]
+    table = with_catalogue(dataset).habits.set_index("habit_id").loc[model.habit_ids_.tolist()]
     names = _names(table)
     kind = table["category"].astype(object).to_numpy() if "category" in table else np.full(len(table), None)
     adopters = np.asarray((model.matrix_ >= LIVED).sum(axis=0)).ravel()
@@ -221,6 +253,16 @@ def importance_of(
     return table.sort_values("estimate", ascending=False, kind="stable", ignore_index=True)
 
 
+def most_important(table: pd.DataFrame, *, level: float) -> list[Any]:
+    """Findings of `importance`: the feature that matters most, and how many cannot be told from none."""
+    method = "permutation importance on users held out"
+    label = f"What the success model goes by most: {table['meaning'].iloc[0]}"
+    best = chosen(table[:1], key="important", label=label, unit="", method=method, level=level)
+    idle = int((~(table["ci_low"] > 0)).sum())
+    label = "Features whose importance cannot be told from none"
+    return [best, exact("unused", label, idle, n=len(table), method=f"interval of the {method}")]
+
+
 # May the probabilities be trusted?
 
 METRICS = {
@@ -240,6 +282,44 @@ def judged(dataset: Dataset, *, level: float, resamples: int, seed: int) -> Eval
     return reliability.evaluate(dataset, resamples=resamples, level=level, seed=seed)
 
 
+def trust(evaluation: Evaluation) -> list[Estimate]:
+    """Headline findings of an evaluation: AUC and reliability slope of the success model."""
+    return [
+        _of_model(evaluation, metric, key=key, label=f"{label} of the success model")
+        for metric, key, label in (("auc", "auc", "AUC"), ("slope", "slope", "Reliability slope"))
+    ]
+
+
+def against(evaluation: Evaluation) -> list[Estimate]:
+    """Findings of an evaluation: log loss of the success model less that of its rivals, and its calibration error."""
+    level = float(evaluation.metrics["level"].iloc[0])
+    table = evaluation.differences.assign(n=evaluation.differences["users"])
+    how: dict[str, Any] = {"unit": "", "method": _HELD_OUT + ", paired", "level": level}
+    found = [
+        chosen(table, key=f"log_loss_{key}", label=f"Log loss of the success model less that of {words}", against=name,
+               metric="log_loss", **how)
+        for key, name, words in (
+            ("base_rate", reliability.BASE, "the base rate"),
+            ("logistic", reliability.LOGISTIC, "logistic regression"),
+        )
+    ]  # fmt: skip
+    return [
+        *found,
+        _of_model(evaluation, "ece", key="calibration_error", label="Calibration error of the success model"),
+    ]
+
+
+_HELD_OUT = "pairs of users not learnt from, adopted later if there are enough; by user"
+
+
+def _of_model(evaluation: Evaluation, metric: str, *, key: str, label: str) -> Estimate:
+    table = evaluation.metrics.assign(n=evaluation.metrics["users"])
+    level = float(table["level"].iloc[0])
+    return chosen(
+        table, key=key, label=label, unit="", method=_HELD_OUT, level=level, model=reliability.MODEL, metric=metric
+    )
+
+
 def scores_of_models(evaluation: Evaluation) -> pd.DataFrame:
     """Metrics of each model side by side: a row for each metric, a column for each model; base rate and truth last."""
     table = evaluation.metrics.pivot_table(index="metric", columns="model", values="estimate")
@@ -257,7 +337,8 @@ def reliability_curve(
 ) -> pd.DataFrame:
     """Observed share of successes by predicted probability, in bins with about as many pairs each.
 
-    Columns: model, predicted (mean of the bin), estimate (observed), ci_low, ci_high (by user), n (pairs), users.
+    Columns: model, predicted (mean of the bin), estimate (observed), ci_low, ci_high (by user), truth (mean true
+    probability of the bin, NaN where nobody knows it), n (pairs), users.
     """
     told = evaluation.predictions
     parts = []
@@ -278,6 +359,7 @@ def reliability_curve(
                     "estimate": found.estimate,
                     "ci_low": low,
                     "ci_high": high,
+                    "truth": grouped[reliability.TRUTH].mean() if reliability.TRUTH in told else np.nan,
                     "n": grouped.size(),
                     "users": grouped["user_id"].nunique(),
                 }
@@ -318,6 +400,8 @@ def abandonment(
     MissingColumn
         The data do not say when habits were given up, or too few were.
     """
+    if split.until is None:
+        raise MissingColumn("needs a history that goes on after the day until which models learn")
     day, end = end_of(split.train, split.until), end_of(dataset, None)
     start, stop = (event_days(dataset, "adoptions", column) for column in ("adopted_at", "abandoned_at"))
     held = (start < day) & ~(stop < day)
@@ -400,6 +484,22 @@ def _curves(
     return pd.concat(parts, ignore_index=True)
 
 
+def abandonment_found(table: pd.DataFrame, *, level: float) -> list[Estimate]:
+    """Findings of `abandonment`."""
+    parts = {
+        "hazard_auc": ("The habit given up was the riskier one of two", "share", "time-dependent AUC"),
+        "hazard_brier": (
+            "Integrated Brier score of the hazard model less that of Kaplan-Meier", "", "weighted for censoring",
+        ),
+    }  # fmt: skip
+    return [
+        chosen(
+            table, key=key, label=label, unit=unit, method=f"{method}; habits held on one day", level=level, name=key
+        )
+        for key, (label, unit, method) in parts.items()
+    ]
+
+
 # What one habit does to another
 
 
@@ -419,6 +519,40 @@ def _names(habits: pd.DataFrame) -> npt.NDArray[np.object_]:
         if column in habits:
             names = habits[column].astype(object).where(habits[column].notna(), names)
     return names.to_numpy(dtype=object)
+
+
+def influence_findings(table: pd.DataFrame, truth: float | None, *, level: float) -> list[Any]:
+    """Findings of `influence`: one habit more, how many habits stand out, and what is true where that is known.
+
+    `truth` is the true effect of one habit more, whichever: in the simulated world no habit has another one. Intervals
+    that do not hold it are then mistakes, of which a share of 1 - `level` is to be expected.
+    """
+    one = table.iloc[0]
+    method = "regression with a mean of its own for each user; sandwich interval by user"
+    more = Estimate(
+        "one_habit_more", "Completion of a habit in its first 28 days with one more habit held beside it",
+        float(one["load"]), float(one["load_low"]), float(one["load_high"]), level, int(table["users"].max()),
+        "share difference", method,
+    )  # fmt: skip
+    wide = "intervals by user, habits held beside others by 20 people or more"
+    words = {"naive": "in a naive comparison", "adjusted": "compared within people"}
+    found: list[Any] = [more]
+    for kind, how in words.items():
+        count = apart(table, kind, 0.0)
+        found.append(
+            exact(f"{kind}_stand_out", f"Habits that seem to change others, {how}", count, n=len(table), method=wide)
+        )
+    if truth is not None:
+        known = "replay of the simulated world"
+        found.append(
+            exact(
+                "one_habit_more_truth", "The same in truth", truth, n=len(table), method=known, unit="share difference"
+            )
+        )
+        for kind, how in words.items():
+            label = f"Intervals that miss the truth, {how}"
+            found.append(exact(f"{kind}_wrong", label, apart(table, kind, truth), n=len(table), method=wide))
+    return found
 
 
 def apart(table: pd.DataFrame, kind: str, value: float) -> int:
