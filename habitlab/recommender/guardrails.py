@@ -32,9 +32,13 @@ MOST_MINUTES = {"physical": (120, 180), "health": (120, 240), "diet": (120, 240)
 MOST_MINUTES_ELSEWHERE = (240, 600)
 
 
+BEFORE, AFTER = 3, 2
+"""How many words before and after a match can make it harmless: `do not smoke`, `alcohol free`."""
+
+
 @dataclass(frozen=True)
 class Rule:
-    """Words that make a habit unfit below an age; `unless`: words beside them that make it harmless."""
+    """Words that make a habit unfit below an age; `unless`: words right beside them that make them harmless."""
 
     name: str
     age: int
@@ -42,8 +46,15 @@ class Rule:
     unless: re.Pattern[str] | None = None
 
     def breaks(self, text: str) -> bool:
-        """Whether a text, as `plain` makes it, falls under this rule."""
-        return bool(self.words.search(text)) and not (self.unless and self.unless.search(text))
+        """Whether a text, as `plain` makes it, falls under this rule: one match that nothing beside it excuses."""
+        return any(not self._excused(text, match) for match in self.words.finditer(text))
+
+    def _excused(self, text: str, match: re.Match[str]) -> bool:
+        if self.unless is None:
+            return False
+        before = text[: match.start()].split()[-BEFORE:]
+        after = text[match.end() :].split(" ")[: AFTER + 1]  # the first piece ends the matched word
+        return bool(self.unless.search(f"{' '.join([*before, match[0]])}{' '.join(after)}"))
 
 
 @cache
