@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from habitlab.dataset import Dataset, MissingColumn
+from habitlab.dataset.schema import TABLES
 from habitlab.evaluation import estimates
 from habitlab.evaluation.estimates import Estimate, Floats
 from habitlab.evaluation.tables import exact, several
 from habitlab.explanations import explain_list, item_factors, label
-from habitlab.explanations.factors import item_effects
+from habitlab.explanations.factors import SMALLEST, item_effects
 from habitlab.explanations.faithfulness import deletion_curves, random_importances
 from habitlab.explanations.importances import IMPORTANCES, constant_importances
 from habitlab.explanations.reasons import say_probability
@@ -56,7 +57,8 @@ def drawn(recommender: Recommender, most: int, seed: int = 0) -> list[str]:
 
 def as_newcomers(dataset: Dataset, user_ids: Sequence[str]) -> list[pd.DataFrame]:
     """Return the answers of users without anything they did: a record for somebody new each (one row)."""
-    users = dataset.users.set_index("user_id", drop=False).loc[list(user_ids)].reset_index(drop=True)
+    asked = [name for name in dataset.users.columns if name in TABLES["users"].columns]  # sources bring others along
+    users = dataset.users[asked].set_index("user_id", drop=False).loc[list(user_ids)].reset_index(drop=True)
     return [users.iloc[[row]].reset_index(drop=True) for row in range(len(users))]
 
 
@@ -195,10 +197,11 @@ def truth(deleted: pd.DataFrame, checked: pd.DataFrame, **draw: Any) -> list[Est
         exact(
             "false_sentences",
             "Reasons about area, minutes, time, activities or age that the tables contradict",
-            int((~checked["true"]).sum()),
+            int((~checked["true"]).sum()) if len(checked) else None,
             n=len(checked),
             method="each sentence held against the rows of `users` and `habits`",
-        ),
+        )
+        | {"reason": "" if len(checked) else "no reason speaks of them"},
     ]
 
 
@@ -212,7 +215,7 @@ def power_of_ten(value: float) -> float:
 
 def covered(parts: pd.DataFrame, **draw: Any) -> list[Estimate]:
     """Return what share of all that moved the scores the reasons name, and constants cannot; and reasons against."""
-    if not (parts["effect"] != 0).any():
+    if not (parts["effect"].abs() >= SMALLEST).any():
         raise MissingColumn("needs habits that stand out; all of these are like an average one")
     size, named = parts["effect"].abs(), parts["place"] > 0
     beyond = size * ~parts["part"].isin(list(IMPORTANCES))
@@ -232,6 +235,8 @@ def named(parts: pd.DataFrame, newcomers: pd.DataFrame, **draw: Any) -> pd.DataF
     Columns: direction (`for`, `against`), part, words, estimate, ci_low, ci_high, users; and the same of `newcomers`:
     newcomers, newcomers_low, newcomers_high. Shares of listed habits, the part named most often first.
     """
+    if not (parts["place"] > 0).any():
+        raise MissingColumn("needs a reason; no listed habit stands out from an average one")
     both = [_named(rows, **draw).set_index(["direction", "part"]) for rows in (parts, newcomers)]
     others = both[1].rename(columns={"estimate": "newcomers", "ci_low": "newcomers_low", "ci_high": "newcomers_high"})
     table = both[0].join(others.drop(columns="users"), how="left").reset_index()
@@ -239,8 +244,6 @@ def named(parts: pd.DataFrame, newcomers: pd.DataFrame, **draw: Any) -> pd.DataF
     often = table.groupby("part")[["estimate", "newcomers"]].sum()
     table["often"] = table["part"].map(often["estimate"])
     table = table[table["part"].map((often > 0).any(axis=1))]
-    if table.empty:
-        raise MissingColumn("needs a reason; no listed habit stands out from an average one")
     table = table.sort_values(["direction", "often", "part"], ascending=[False, False, True], ignore_index=True)
     columns = ["direction", "part", "words", "estimate", "ci_low", "ci_high", "users"]
     return table[[*columns, "newcomers", "newcomers_low", "newcomers_high"]]
@@ -403,7 +406,7 @@ def three_people(lists: Sequence[Recommendations], evidence: npt.ArrayLike) -> p
     order = np.argsort(amount, kind="stable")
     most = order[np.flatnonzero(amount[order] == amount[order[-1]])[0]]
     picked = dict.fromkeys([int(order[0]), int(order[(len(order) - 1) // 2]), int(most)])
-    rows = [(lists[filled[i]].user_id, 1, f"{amount[i]:g} habits acted on") for i in picked]
+    rows = [(lists[filled[i]].user_id, 1, f"habits acted on: {amount[i]:g}") for i in picked]
     return pd.DataFrame(rows, columns=["user_id", "rank", "about"])
 
 
@@ -422,24 +425,24 @@ def side_by_side(
 ) -> pd.DataFrame:
     """Return the picked habits (user_id, rank, about), and below each its reasons, in each language.
 
-    Index person and row (`habit`, `reason 1`, ...), a column for each language, and points: of 100, the score of the
+    Columns: what (person and about, then `reason 1`, ...), one for each language, and points: of 100, the score of the
     habit and the amounts that the reasons state.
     """
     by_user = {one.user_id: one for one in lists}
-    index, rows = [], []
+    rows = []
     for pick in picked.itertuples():
         one = by_user[pick.user_id]
         item = one.items[pick.rank - 1]
         told = [explain_list(one, code).items[pick.rank - 1] for code in languages]
         stated = [factor.effect for factor in item_factors(one, item)] or [0.0]
-        person = f"{pick.user_id}: {pick.about}"
-        index.append((person, "habit, drawn by lot" if item.by_lot else "habit"))
-        rows.append((*(in_words.name for in_words in told), POINTS * item.score))
-        for place, (effect, *sentences) in enumerate(zip(stated, *(i.reasons for i in told), strict=True), start=1):
-            index.append((person, f"reason {place}"))
-            rows.append((*sentences, POINTS * effect))
-    columns = [*(language(code).say("language.name") for code in languages), "points"]
-    return pd.DataFrame(rows, pd.MultiIndex.from_tuples(index, names=["person", "row"]), columns)
+        lot = ", drawn by lot" if item.by_lot else ""
+        rows.append((f"{pick.user_id}, {pick.about}{lot}", *(words.name for words in told), POINTS * item.score))
+        sentences = zip(*(words.reasons for words in told), strict=True)
+        rows += [
+            (f"reason {place}", *said, POINTS * effect)
+            for place, (said, effect) in enumerate(zip(sentences, stated, strict=True), start=1)
+        ]
+    return pd.DataFrame(rows, columns=["what", *(language(code).say("language.name") for code in languages), "points"])
 
 
 # Probability words and the success model
@@ -578,7 +581,7 @@ def shap_findings(values: pd.DataFrame, sizes: pd.DataFrame, **draw: Any) -> lis
             mine["user_id"],
             mine["log_odds"].abs(),
             "shap_first",
-            f"Feature that moves the chance most: {first['words']}",
+            f"Weightiest feature: {first['words']}",
             unit="log-odds",
             **draw,
         ),

@@ -4,7 +4,7 @@ Every judge here is shown an explainer that lies, and has to find it out.
 """
 
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from habitlab.evaluation import explained
 from habitlab.explanations.faithfulness import exact_importances
 from habitlab.models.collaborative import CollaborativeModel
 from habitlab.models.content import ContentModel
+from habitlab.models.success import SuccessModel
 from habitlab.recommender.recommend import Models, Recommender
 from habitlab.recommender.recommendations import Recommendations
 from habitlab.simulation import simulate
@@ -133,7 +134,12 @@ def test_a_sentence_that_the_tables_contradict_is_found_out(dataset: Dataset, pa
 
 def test_without_answers_no_sentence_speaks_of_the_tables(parts: pd.DataFrame, dataset: Dataset) -> None:
     silent = parts[parts["part"].isin(["success", "similar_people"])]
-    assert explained.said_of_tables(silent, dataset).empty
+    told = explained.said_of_tables(silent, dataset)
+    assert told.empty
+    read = silent[silent["place"] > 0]
+    found = explained.truth(read.assign(fall=read["effect"]), told, **DRAW)
+    assert as_dict(found[-1])["estimate"] is None
+    assert as_dict(found[-1])["reason"] == "no reason speaks of them"
 
 
 @pytest.mark.parametrize(("value", "up"), [(0.0, 0.0), (3e-8, 1e-7), (1e-7, 1e-7), (0.2, 1.0)])
@@ -167,6 +173,12 @@ def test_an_explainer_that_names_what_counts_least_covers_little(parts: pd.DataF
     ours, theirs = by_key(explained.covered(parts, **DRAW)), by_key(explained.covered(least, **DRAW))
     assert ours["covered"] > 0.8
     assert theirs["covered"] < 0.1
+
+
+def test_newcomers_answer_only_what_is_asked(dataset: Dataset) -> None:
+    more = dataset.replace(users=dataset.users.assign(age_band="18-24"))
+    (record,) = explained.as_newcomers(more, dataset.users["user_id"].tolist()[:1])
+    assert record.columns.tolist() == dataset.users.columns.tolist()
 
 
 def test_where_nothing_stands_out_there_is_nothing_to_cover(parts: pd.DataFrame) -> None:
@@ -244,20 +256,20 @@ def test_three_people_are_picked_by_rule(lists: list[Recommendations]) -> None:
     evidence = np.arange(len(lists))[::-1]
     picked = explained.three_people(lists, evidence)
     assert picked["user_id"].tolist() == [lists[59].user_id, lists[30].user_id, lists[0].user_id]
-    assert explained.three_people(lists[:1], [3])["about"].tolist() == ["3 habits acted on"]
+    assert explained.three_people(lists[:1], [3])["about"].tolist() == ["habits acted on: 3"]
     with pytest.raises(MissingColumn, match="lists"):
         explained.three_people([replace(lists[0], items=())], [3])
 
 
 def test_examples_stand_side_by_side_with_what_each_reason_adds(lists: list[Recommendations]) -> None:
     table = explained.side_by_side(lists, explained.three_people(lists, range(len(lists))))
-    assert table.columns.tolist() == ["English", "Русский", "points"]
-    person, rows = next(iter(table.groupby(level="person", sort=False)))
+    assert table.columns.tolist() == ["what", "English", "Русский", "points"]
     item = lists[0].items[0]
-    assert person.startswith(lists[0].user_id)
-    assert rows["points"].iloc[0] == pytest.approx(100 * item.score)
-    assert rows["English"].iloc[0] == item.name
-    assert rows["points"].iloc[1:].abs().is_monotonic_decreasing
+    assert table["what"][0] == f"{lists[0].user_id}, habits acted on: 0"
+    assert table["points"][0] == pytest.approx(100 * item.score)
+    assert table["English"][0] == item.name
+    assert table["what"][1:4].tolist() == ["reason 1", "reason 2", "reason 3"]
+    assert table["points"][1:4].abs().is_monotonic_decreasing
 
 
 def test_objections_are_the_heaviest_and_of_different_kinds(parts: pd.DataFrame, lists: list[Recommendations]) -> None:
@@ -310,6 +322,7 @@ class Additive(Chances):
     """A model whose SHAP values are known: the first feature counts twice as much as the second."""
 
     wrong = 0.0
+    listed: list[str]
 
     def explain(self, user_id: str, habit_ids: list[str]) -> pd.DataFrame:
         size = 0.1 + np.arange(len(habit_ids)) + int(user_id[1:])
@@ -331,7 +344,7 @@ def test_shap_values_are_added_up_and_features_ordered_by_size(
     model = Additive().fit(dataset)
     same = [replace(one, items=lists[0].items) for one in lists]
     model.wrong, model.listed = wrong, [item.habit_id for item in lists[0].items]
-    values = explained.shap_values(model, same, most=20)
+    values = explained.shap_values(cast(SuccessModel, model), same, most=20)
     assert values["user_id"].nunique() == 20
     sizes = explained.shap_sizes(values, **DRAW)
     assert sizes["feature"].tolist() == ["goal_set", "minutes"]
@@ -343,4 +356,4 @@ def test_without_a_success_model_there_is_nothing_to_take_apart(lists: list[Reco
     model = Chances()
     model.fallback_ = "3 adoptions can be judged"
     with pytest.raises(MissingColumn, match="3 adoptions"):
-        explained.shap_values(model, lists)
+        explained.shap_values(cast(SuccessModel, model), lists)
