@@ -22,6 +22,7 @@ from habitlab.evaluation.model_tables import chosen
 from habitlab.evaluation.splits import Split
 from habitlab.evaluation.tables import exact
 from habitlab.features.as_of import end_of, event_days
+from habitlab.models.baselines import Popularity
 from habitlab.models.interactions import Interactions, positions
 from habitlab.models.pairs import History, read_profiles
 from habitlab.models.ranking import top_k
@@ -209,12 +210,24 @@ def best_answers(worth: pd.DataFrame, *, level: float) -> list[Any]:
 
 
 def side_by_side(values: pd.DataFrame, **draw: Any) -> pd.DataFrame:
-    """Mean of every metric of `per_newcomer` with its interval, a row each; not of the forms that lack one answer."""
+    """Means of `per_newcomer` in words, with their intervals: a row for each list, a column for each metric.
+
+    The forms that lack one answer are left out.
+    """
     names = values.columns.get_level_values(0)
     kept = ~(names.str.startswith(WITHOUT) | names.str.startswith(ONLY))
     table = leaderboard.summarise(values.loc[:, kept], **draw)
-    order = table["metric"].map({name: place for place, name in enumerate(table["metric"].unique())})
-    return table.iloc[np.argsort(order, kind="stable")][["metric", "model", "estimate", "ci_low", "ci_high", "n"]]
+    text = [
+        f"{row.estimate:.3f} ({row.ci_low:.3f} to {row.ci_high:.3f})"
+        if np.isfinite(row.ci_low)
+        else f"{row.estimate:.3f}"
+        for row in table.itertuples()
+    ]
+    wide = table.assign(text=text).pivot_table(
+        index="model", columns="metric", values="text", aggfunc="first", sort=False
+    )
+    wide = wide.reindex(index=table["model"].unique(), columns=table["metric"].unique())
+    return wide.rename_axis(index=None, columns=None).reset_index(names="list")
 
 
 def true_chances(dataset: Dataset, user_ids: Sequence[str]) -> dict[str, Floats]:
@@ -301,9 +314,11 @@ def learning_curve(
     everything = round(float(np.median(followed[chosen])) / 7)
     steps[max(everything, longest + 1)] = train, np.full(len(registered), end)
     place = pd.Index(recommender.habit_ids_).get_indexer(pd.Index(split.habit_ids))
+    popularity = Popularity().fit(with_catalogue(train), until).score(ids)
     columns = {}
     for week, (known, day) in steps.items():
-        for name, scores in _scores(recommender, with_catalogue(known), np.minimum(day, end), until, ids).items():
+        told = _scores(recommender, with_catalogue(known), np.minimum(day, end), until, ids)
+        for name, scores in (told | {"popularity": popularity}).items():
             listed = top_k(np.where(place >= 0, scores[:, place], -np.inf), k, seen)[0]
             columns[name, week] = metrics.ndcg_at_k(listed, relevant, k)
     frame = pd.DataFrame(columns, index=pd.Index(ids, name="user_id"))
@@ -318,7 +333,7 @@ def gains(values: pd.DataFrame, **draw: Any) -> list[Estimate]:
         "first_week_collaborative": (
             "collaborative",
             1,
-            "NDCG@10 of the collaborative model, a first piece known less none",
+            "NDCG@10 of the collaborative model, the first week known less none",
         ),
     }
     minus = np.column_stack(
@@ -346,7 +361,6 @@ def _scores(
         "content": content.score(ids),
         "collaborative": models.similar_people.fold_in(past.matrix[rows], near, models.similar_people.consent_[rows]),
         "success": success.score(ids),
-        "popularity": np.tile(np.asarray(models.similar_people.popularity_), (len(ids), 1)),
     }
     parts = recommender.blend.contributions(
         content.similarities(ids),

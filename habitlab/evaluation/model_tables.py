@@ -30,6 +30,7 @@ from habitlab.models.success import Fitted, too_few, train
 from habitlab.recommender.candidates import with_catalogue
 
 _USERS_OF_SPECTRUM = 5000  # enough for a few hundred habits, and shuffled in a moment
+_DRAWS_OF_SURVIVAL = 200  # of people, for scores that have no closed form in sums
 
 
 def history_until(dataset: Dataset, share: float) -> Split:
@@ -438,7 +439,7 @@ def abandonment(
     generator, mine = np.random.default_rng(seed), np.argsort(user, kind="stable")
     first = np.searchsorted(user[mine], np.arange(user.max() + 2))
     draws = []
-    for _ in range(min(resamples, 200)):
+    for _ in range(min(resamples, _DRAWS_OF_SURVIVAL)):
         people = generator.integers(0, user.max() + 1, user.max() + 1)
         draws.append(scores(np.concatenate([mine[first[one] : first[one + 1]] for one in people])))
     low, high = np.nanquantile(np.array(draws), [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -509,7 +510,10 @@ def influence(dataset: Dataset, *, level: float, fewest: int = 20) -> pd.DataFra
     if table.empty:
         raise MissingColumn(f"needs habits that {fewest} people or more held beside others; there are none")
     table.insert(1, "habit", _names(dataset.habits.set_index("habit_id").loc[table["habit_id"]]))
-    return table.sort_values("exposed", ascending=False, kind="stable", ignore_index=True)
+    table = table.sort_values("exposed", ascending=False, kind="stable", ignore_index=True)
+    adopters, trackers = (set(dataset.table(name)["user_id"]) for name in ("adoptions", "habit_tracking"))
+    table.attrs["users"] = len(adopters & trackers)
+    return table
 
 
 def _names(habits: pd.DataFrame) -> npt.NDArray[np.object_]:
@@ -531,22 +535,27 @@ def influence_findings(table: pd.DataFrame, truth: float | None, *, level: float
     method = "regression with a mean of its own for each user; sandwich interval by user"
     more = Estimate(
         "one_habit_more", "Completion of a habit in its first 28 days with one more habit held beside it",
-        float(one["load"]), float(one["load_low"]), float(one["load_high"]), level, int(table["users"].max()),
+        float(one["load"]), float(one["load_low"]), float(one["load_high"]), level, table.attrs["users"],
         "share difference", method,
     )  # fmt: skip
-    wide = "intervals by user, habits held beside others by 20 people or more"
+    wide = "intervals by user, habits of habits held beside others by many"
     words = {"naive": "in a naive comparison", "adjusted": "compared within people"}
     found: list[Any] = [more]
     for kind, how in words.items():
         count = apart(table, kind, 0.0)
         found.append(
-            exact(f"{kind}_stand_out", f"Habits that seem to change others, {how}", count, n=len(table), method=wide)
+            exact(f"{kind}_stand_out", f"Habits whose interval lies off 0, {how}", count, n=len(table), method=wide)
         )
     if truth is not None:
         known = "replay of the simulated world"
         found.append(
             exact(
-                "one_habit_more_truth", "The same in truth", truth, n=len(table), method=known, unit="share difference"
+                "one_habit_more_truth",
+                "True change of completion with one more habit held",
+                truth,
+                n=len(table),
+                method=known,
+                unit="share difference",
             )
         )
         for kind, how in words.items():
