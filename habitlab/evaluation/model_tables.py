@@ -291,9 +291,11 @@ def trust(evaluation: Evaluation) -> list[Estimate]:
     ]
 
 
-def against(evaluation: Evaluation) -> list[Estimate]:
-    """Findings of an evaluation: log loss of the success model less that of its rivals, and its calibration error."""
-    level = float(evaluation.metrics["level"].iloc[0])
+def against(evaluation: Evaluation, *, level: float, resamples: int, seed: int) -> list[Estimate]:
+    """Findings of an evaluation at the same `level`: log loss of the success model less that of its rivals, and how far
+    its probabilities are off, bin by bin and on the whole.
+    """
+    draw: dict[str, Any] = {"resamples": resamples, "seed": seed}
     table = evaluation.differences.assign(n=evaluation.differences["users"])
     how: dict[str, Any] = {"unit": "", "method": _HELD_OUT + ", paired", "level": level}
     found = [
@@ -304,10 +306,14 @@ def against(evaluation: Evaluation) -> list[Estimate]:
             ("logistic", reliability.LOGISTIC, "logistic regression"),
         )
     ]  # fmt: skip
-    return [
-        *found,
-        _of_model(evaluation, "ece", key="calibration_error", label="Calibration error of the success model"),
-    ]
+    told = evaluation.predictions
+    gap = estimates.ratio(told["success"] - told[reliability.MODEL], 1.0, told["user_id"], **draw)
+    label = "Share that succeeded less the mean of what the success model predicted"
+    surplus = estimates.estimate_of(
+        gap, key="surplus", label=label, level=level, unit="share difference", method=_HELD_OUT
+    )
+    error = _of_model(evaluation, "ece", key="calibration_error", label="Calibration error of the success model")
+    return [*found, error, surplus]
 
 
 _HELD_OUT = "pairs of users not learnt from, adopted later if there are enough; by user"
