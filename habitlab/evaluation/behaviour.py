@@ -247,12 +247,15 @@ DIP = ((7, 14), (1, 3), (22, 35))
 """Days since adoption of the dip, and of what lies before and after it; both ends belong to each."""
 
 
-def dip(held: Holdings, *, survivors: bool = False, resamples: int = 1000, seed: int = 0) -> Resampled:
+def dip(
+    held: Holdings, *, survivors: bool = False, weighted: bool = False, resamples: int = 1000, seed: int = 0
+) -> Resampled:
     """How much less is done on days 7-14 than on days 1-3, and than on days 22-35: two values, above 0 for a dip.
 
     Each is the difference of means over days of the share done by those still active, of pairs that the data follow to
-    the last of these days. With `survivors` only pairs held so long count, so that both sides are the same people.
-    `held` is that of `cycle_data`.
+    the last of these days. With `survivors` only pairs held so long count, so that both sides are the same people. With
+    `weighted` the active stand for those like them who gave up (`staying_weights`; the bootstrap takes the weights as
+    known). `held` is that of `cycle_data`.
     """
     last = DIP[2][1]
     keep = dip_days(held, survivors=survivors)
@@ -261,11 +264,9 @@ def dip(held: Holdings, *, survivors: bool = False, resamples: int = 1000, seed:
     size = last + 1
     users, uniques = pd.factorize(held.user[keep])
     place = users * size + held.day[keep]
+    weight = staying_weights(held, last)[held.pair[keep], held.day[keep]] if weighted else np.ones(len(place))
     sums = np.hstack(
-        [
-            np.bincount(place, weights, len(uniques) * size).reshape(-1, size)
-            for weights in (held.done[keep].astype(float), np.ones(len(place)))
-        ]
+        [np.bincount(place, part, len(uniques) * size).reshape(-1, size) for part in (held.done[keep] * weight, weight)]
     )
 
     def statistic(sums: Floats) -> Floats:
@@ -274,6 +275,34 @@ def dip(held: Holdings, *, survivors: bool = False, resamples: int = 1000, seed:
         return np.column_stack([means[1] - means[0], means[2] - means[0]])
 
     return estimates.resample(sums, statistic, resamples=resamples, seed=seed)
+
+
+def staying_weights(held: Holdings, last: int) -> Floats:
+    """One over the chance that a pair is still held on days 0 ... last, given how it went so far: (pairs, last + 1).
+
+    The chance is the product, over the days before, of 1 - given up / held that day, among pairs with a like share of
+    earlier days done (below a third, above two thirds, or between or unknown). Among pairs followed to `last`. Inverse
+    probability of censoring weights: Robins & Finkelstein 2000, doi:10.1111/j.0006-341X.2000.00779.x.
+    """
+    days, shape = np.arange(last + 1), (len(held.pairs), last + 1)
+    early = held.day <= last
+    place = held.pair[early] * (last + 1) + held.day[early]
+    done, counted = (
+        np.bincount(place, part, shape[0] * shape[1]).reshape(shape) for part in (held.done[early], np.ones(len(place)))
+    )
+    done, counted = np.cumsum(done, axis=1) - done, np.cumsum(counted, axis=1) - counted
+    like = np.digitize(np.divide(done, counted, out=np.full(shape, 0.5), where=counted > 0), (1 / 3, 2 / 3))
+    exit_day = held.pairs["exit_day"].to_numpy()[:, None]
+    followed = (held.pairs["followup"] >= last).to_numpy()[:, None]
+    at_risk = followed & (exit_day >= days)
+    leaves = at_risk & (exit_day == days) & held.pairs["ended"].to_numpy()[:, None]
+    stay = np.ones((shape[0], last + 2))  # to each day from the one before
+    for group in range(3):
+        here = at_risk & (like == group)
+        hazard = (leaves & here).sum(axis=0) / np.maximum(here.sum(axis=0), 1)
+        stay[:, 1:] -= here * hazard
+    chance = np.cumprod(stay[:, :-1], axis=1)
+    return np.divide(1.0, chance, out=np.zeros(shape), where=at_risk)
 
 
 def dip_days(held: Holdings, *, survivors: bool = False) -> npt.NDArray[np.bool_]:

@@ -356,10 +356,17 @@ def _midway_dip(dataset: Dataset, draw: Draw) -> Measured:
     held = behaviour.cycle_data(dataset)
     names = ("days 1-3 less 7-14", "days 22-35 less 7-14")
     active, survivors = (behaviour.dip(held, survivors=only, **draw.again) for only in (False, True))
+    weighted = behaviour.dip(held, weighted=True, **draw.again)
     n, left = (len(np.unique(held.pair[behaviour.dip_days(held, survivors=only)])) for only in (False, True))
-    label = f"{names[1]}, those held to day 35"
-    beside = _finding(_column(survivors, 1), draw, "midway_dip_survivors", label, left, METHOD)
-    return replace(_all_of([active], names, draw, n, METHOD), naive=(beside,))
+    beside = (
+        ("midway_dip_survivors", "those held to day 35", survivors, left, METHOD),
+        ("midway_dip_weighted", "weighted for those who gave up", weighted, n, f"IPCW; {METHOD}"),
+    )
+    naive = tuple(
+        _finding(_column(found, 1), draw, key, f"{names[1]}, {who}", count, method)
+        for key, who, found, count, method in beside
+    )
+    return replace(_all_of([active], names, draw, n, METHOD), naive=naive)
 
 
 METHOD = "cluster bootstrap by user (BCa)"

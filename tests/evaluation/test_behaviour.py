@@ -214,6 +214,41 @@ class TestAdoptionCycle:
         found = behaviour.dip(held, survivors=survivors, **QUICK)
         assert found.estimate == pytest.approx([before - dip, after - dip])
 
+    def test_staying_weights_are_one_over_the_chance_to_be_held(self, dataset):
+        held = behaviour.cycle_data(dataset)
+        weights = behaviour.staying_weights(held, 10)
+        pairs = held.pairs[held.pairs["followup"] >= 10]
+        chance = dict.fromkeys(pairs.index, 1.0)
+        for today in range(11):
+            still = [pair for pair in pairs.index if pairs.loc[pair, "exit_day"] >= today]
+            assert weights[still, today] == pytest.approx([1 / chance[pair] for pair in still])
+            groups: dict[int, list[int]] = {}
+            for pair in still:
+                earlier = held.done[(held.pair == pair) & (held.day < today)]
+                share = earlier.mean() if len(earlier) else 0.5
+                groups.setdefault(int(share >= 1 / 3) + int(share >= 2 / 3), []).append(pair)
+            for group in groups.values():
+                left = [pair for pair in group if pairs.loc[pair, "ended"] and pairs.loc[pair, "exit_day"] == today]
+                for pair in group:
+                    chance[pair] *= 1 - len(left) / len(group)
+        assert (weights[held.pairs["followup"] < 10] == 0).all()
+
+    def test_weights_undo_that_those_who_miss_give_up(self):
+        """Half do each day with a chance of 0.9, half of 0.3, always the same; the latter give up week by week."""
+        draw, pairs, last = np.random.default_rng(0), 4000, 35
+        chance = np.repeat([0.9, 0.3], pairs // 2)
+        gives_up = (chance < 0.5) & (draw.random(pairs) < 0.7)
+        exit_day = np.where(gives_up, draw.integers(4, 30, pairs), last)
+        pair, day = (grid.ravel() for grid in np.meshgrid(np.arange(pairs), np.arange(last + 1), indexing="ij"))
+        here = day <= exit_day[pair]
+        pair, day = pair[here], day[here]
+        table = pd.DataFrame({"user": np.arange(pairs), "exit_day": exit_day, "ended": gives_up, "followup": last})
+        held = behaviour.Holdings(table, pair, day, draw.random(len(pair)) < chance[pair])
+        plain, weighted = (behaviour.dip(held, weighted=w, **QUICK).estimate for w in (False, True))
+        assert plain[0] < -0.02
+        assert plain[1] > 0.1
+        assert np.abs(weighted).max() < 0.02
+
 
 class TestTime:
     def test_hours_are_local(self):

@@ -234,6 +234,7 @@ def test_naive_readings_are_in_a_unit_of_what_stands_beside(results):
     units = {number.key: number.unit for result in results.values() for number in result.naive}
     assert units == {
         "midway_dip_survivors": "share difference",
+        "midway_dip_weighted": "share difference",
         "peak_share_utc": "share",
         "optimal_duration_raw": "share difference",
         "clear_description_confounded": "share",
