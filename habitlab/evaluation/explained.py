@@ -382,7 +382,7 @@ def compared(falls: pd.DataFrame, **draw: Any) -> list[Estimate]:
         "constants_less_lot": "First reason of constant importances, less a part drawn by lot: fall of the score",
     }
     out += several(gaps, words, level=level, method=f"paired, {method}", unit="points")
-    void = {"void_ours": (OURS, "that is read"), "void_constants": (CONSTANTS, "of constant importances")}
+    void = {"void_ours": (OURS, "that are read"), "void_constants": (CONSTANTS, "of constant importances")}
     for key, (name, which) in void.items():
         mine = first[first["explainer"] == name]
         idle = mine["fall"] <= POINTS * STATED

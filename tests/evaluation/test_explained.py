@@ -107,6 +107,15 @@ def test_the_removal_is_that_of_a_habit_whose_model_scores_are_average(
     assert explained.deletion(recommender, one)["fall"].item() == pytest.approx(lost, abs=1e-6)
 
 
+def test_the_part_of_age_which_only_takes_away_is_given_back_whole(recommender: Recommender) -> None:
+    users, age = recommender.user_ids_, recommender.contributions()["age"]
+    row, column = np.nonzero(age < -0.01)
+    assert len(row) > 10
+    rows = pd.DataFrame({"user_id": users[row], "habit_id": recommender.habit_ids_[column], "part": "age"})
+    found = explained.deletion(recommender, rows)
+    np.testing.assert_allclose(found["fall"], age[row, column], atol=explained.STATED)
+
+
 def test_an_explainer_that_states_other_amounts_is_found_out(recommender: Recommender, parts: pd.DataFrame) -> None:
     read = parts[parts["place"] > 0]
     shuffled = read.assign(effect=np.random.default_rng(0).permutation(read["effect"]))
@@ -198,13 +207,21 @@ def test_how_often_a_part_is_named_for_and_against(
     assert first_day["user_id"].unique().tolist() == people
     table = explained.named(parts, first_day, **DRAW)
     items = sum(len(one.items) for one in lists)
-    liked = table[(table["part"] == "preference") & (table["direction"] == "for")].iloc[0]
-    counted = parts[(parts["part"] == "preference") & (parts["place"] > 0) & (parts["effect"] > 0)]
-    assert liked["estimate"] == pytest.approx(len(counted) / items)
-    assert liked["ci_low"] < liked["estimate"] < liked["ci_high"]
+    read = parts[(parts["part"] == "preference") & (parts["place"] > 0)]
+    for direction, counted in (("for", read[read["effect"] > 0]), ("against", read[read["effect"] < 0])):
+        liked = table[(table["part"] == "preference") & (table["direction"] == direction)].iloc[0]
+        assert liked["estimate"] == pytest.approx(len(counted) / items)
+        assert liked["ci_low"] < liked["estimate"] < liked["ci_high"]
     assert {"text", "learning_style"}.isdisjoint(table["part"])
     found = explained.usual(parts, first_day, table, **DRAW)
     assert by_key(found)["never_named"] == 9 - table["part"].nunique()
+
+
+def test_reasons_that_turn_from_answers_to_what_people_did_are_seen_to_turn(parts: pd.DataFrame) -> None:
+    first_day = parts.assign(place=(parts["part"] == "category").astype(int))
+    later = parts.assign(place=parts["part"].isin(["success", "similar_people"]).astype(int))
+    table = explained.named(later, first_day, **DRAW)
+    assert by_key(explained.usual(later, first_day, table, **DRAW))["newcomers_more"] == 1
 
 
 # Against other explainers
