@@ -50,7 +50,7 @@ def toy() -> tuple[pd.DataFrame, Split, np.ndarray]:
 
 
 def toy_score(users: pd.DataFrame) -> np.ndarray:
-    """Believes in the area; is led astray, now this way, now that, by the preferred time; ignores the learning style."""
+    """Believes in the area, is led astray by the preferred time, and ignores the learning style."""
     area_of_habit = toy()[2]
     score = np.tile(np.linspace(0.2, 0, HABITS), (len(users), 1))
     if "improvement_areas" in users:
