@@ -238,6 +238,14 @@ def test_without_a_week_known_the_curve_begins_at_the_form():
     np.testing.assert_array_equal(values["blend"][0], expected)
 
 
+def test_people_are_as_long_registered_as_they_are_known():
+    recommender, split, _ = curve()
+    registered = days_of(split.train, "users", "registered_at").astype(int)
+    then = cold_start._as_of(recommender.models_.success, cold_start.known_for(split.train, 2), registered + 14)
+    assert (then._people["days_since_registration"] == 14).all()
+    assert (recommender.models_.success._people["days_since_registration"] > 14).any(), "the model itself is left alone"
+
+
 def test_only_models_that_look_at_history_change():
     _, _, values = curve()
     assert values.columns.get_level_values("weeks").unique().tolist() == [0, 2, 10]

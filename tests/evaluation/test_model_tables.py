@@ -84,6 +84,30 @@ def test_habits_speak_for_those_of_their_group():
             assert float(named.split("(")[1].rstrip(")")) > 1
 
 
+def test_what_a_habit_does_to_the_odds_of_another():
+    data = adopted_by_lot(4)
+    model = CollaborativeModel().fit(data)
+    row = model_tables.companions(model, data, count=1).iloc[0]
+    other, told = row["speaks most for (odds ratio)"].split(";")[0].rstrip(")").split(" (")
+    place = {name: number for number, name in enumerate(data.habits["name_en"])}
+    with_it = np.zeros((1, len(place)))
+    with_it[0, place[row["habit"]]] = 1
+    odds = [
+        chance[0, place[other]] / (1 - chance[0, place[other]]) for chance in map(model.fold_in, (with_it, 0 * with_it))
+    ]
+    assert float(told) == pytest.approx(odds[0] / odds[1], rel=0.05)
+
+
+def test_popular_habits_alone_are_nothing_in_common():
+    """Each habit taken up by itself, some by nearly all and some by few."""
+    draw = np.random.default_rng(2)
+    chance = np.repeat([0.9, 0.5, 0.05], 8)
+    user, habit = np.nonzero(draw.random((400, 24)) < chance)
+    table = pd.DataFrame({"user_id": [f"u{i}" for i in user], "habit_id": [f"h{i}" for i in habit]})
+    data = adopted_by_lot(1).replace(adoptions=table.assign(adopted_at=pd.Timestamp("2024-01-01T12:00Z")))
+    assert model_tables.spectrum(CollaborativeModel().fit(data), seed=1).attrs["above"] <= 1
+
+
 def test_nobody_has_anything_in_common_where_nobody_is():
     model = CollaborativeModel().fit(Dataset(habits=pd.DataFrame({"habit_id": ["h"]})))
     with pytest.raises(MissingColumn, match="0 have any"):
@@ -295,6 +319,22 @@ def test_where_habits_are_given_up_by_lot_nobody_is_riskier():
     table = model_tables.abandonment(data, split, weeks=4, **DRAW).set_index("name")
     assert table.loc["hazard_auc", "ci_low"] < 0.5 < table.loc["hazard_auc", "ci_high"]
     assert abs(table.loc["hazard_brier", "estimate"]) < 0.005
+
+
+def test_the_riskier_habit_is_told_from_the_safer_one():
+    generator = np.random.default_rng(3)
+    easy, hard = (constant_hazard(weekly, 800, generator.integers(60, 140, 800), generator) for weekly in (0.02, 0.3))
+    hard = hard.adoptions.assign(user_id="v" + hard.adoptions["user_id"].astype(object), habit_id="g")
+    days = pd.DataFrame({"user_id": ["u0", "u0", "u1"], "habit_id": "h", "status": "done"})
+    data = Dataset(
+        users=pd.DataFrame({"user_id": [*easy.users["user_id"], *hard["user_id"]]}),
+        habits=pd.DataFrame({"habit_id": ["h", "g"], "difficulty": [1, 5]}),
+        adoptions=pd.concat([easy.adoptions, hard], ignore_index=True),
+        habit_tracking=days.assign(date=["2024-09-01", *["2024-12-30"] * 2]),
+    )
+    table = model_tables.abandonment(data, model_tables.history_until(data, 0.6), weeks=4, **DRAW).set_index("name")
+    assert table.loc["hazard_auc", "ci_low"] > 0.6
+    assert table.loc["hazard_brier", "ci_high"] < 0
 
 
 def test_giving_up_has_to_be_on_record():
