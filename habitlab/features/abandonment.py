@@ -2,8 +2,8 @@
 
 A habit's time runs in weeks from its adoption. In each week begun by a habit still held, the hazard is the chance that
 it is given up before the next: a logistic regression on what was known on the morning the week began (person-period
-form; Singer & Willett 1993, doi:10.3102/10769986018002155). A habit still held at the end of the data is censored: the
-weeks that it survived count, a week not yet over does not.
+form; Singer & Willett 1993, doi:10.3102/10769986018002155). A habit is censored at the end of the data: the weeks over
+by then count, a week not yet over does not, whether the habit was given up in it or is still held.
 """
 
 from __future__ import annotations
@@ -137,12 +137,12 @@ class _Known:
 
     def person_weeks(self) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
         """Pair, week since its adoption, and whether it was given up in that week: the weeks over by the end."""
-        gone = self.stop < NEVER
-        # The week of giving up counts; of habits still held, those weeks that are over.
-        weeks = np.where(gone, np.maximum(self.stop - self.start, 0) // WEEK + 1, (self.end - self.start) // WEEK)
+        last = np.maximum(self.stop - self.start, 0) // WEEK
+        # Whoever gives up in a week not yet over is known, whoever survives it is not: neither counts.
+        weeks = np.minimum(last + 1, (self.end - self.start) // WEEK)
         pair = np.repeat(np.arange(weeks.size), weeks)
         week = np.arange(pair.size) - np.repeat(np.cumsum(weeks) - weeks, weeks)
-        return pair, week, gone[pair] & (week == weeks[pair] - 1)
+        return pair, week, week == last[pair]
 
     def design(self, pair: Ints, day: Ints) -> Floats:
         """Covariates (rows, COVARIATES) of pairs as of the mornings of days (rows,); NaN where not known."""
@@ -223,7 +223,7 @@ def brier_score(time: npt.ArrayLike, event: npt.ArrayLike, survival: npt.ArrayLi
     loss = np.zeros(len(time))
     loss[case] = survival[case] ** 2 / _uncensored(time, event, time[case])
     if control.any():
-        loss[control] = (1 - survival[control]) ** 2 / kaplan_meier(time, ~event, [horizon])[0]
+        loss[control] = (1 - survival[control]) ** 2 / _uncensored(time, event, np.nextafter([horizon], np.inf))
     return float(loss.mean())
 
 
@@ -237,5 +237,5 @@ def integrated_brier_score(
 
 
 def _uncensored(time: Floats, event: npt.NDArray[np.bool_], at: Floats) -> Floats:
-    """Chance of not being censored before each time (censoring on the very time comes after the event)."""
-    return kaplan_meier(time, ~event, np.nextafter(at, -np.inf))
+    """Chance of not being censored before each time; whoever is censored at a time is so after the events of it."""
+    return kaplan_meier(np.where(event, time, np.nextafter(time, np.inf)), ~event, at)

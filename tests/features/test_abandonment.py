@@ -101,8 +101,18 @@ def test_1_3_2_d_censoring_does_not_bias_the_hazard():
     assert (weeks >= 10).mean() < 0.95**10 - 0.2, "without the censored"
 
 
+@pytest.mark.parametrize("longest", [22, 50])
+def test_1_3_2_d_a_week_not_over_by_the_end_does_not_count(longest):
+    """Of the last week of young habits only those given up are known: taking them in found 12.5 % a week for 10 %."""
+    generator = np.random.default_rng(0)
+    data = constant_hazard(0.1, 8000, generator.integers(1, longest, 8000), generator)
+    model = AbandonmentHazard().fit(data, "2024-12-31")
+    error = np.sqrt(0.1 * 0.9 / model.weeks_at_risk_)
+    assert model.events_ / model.weeks_at_risk_ == pytest.approx(0.1, abs=3.29 * error)
+
+
 def test_person_weeks_of_a_life_that_is_known():
-    """Adopted on 1 January; given up on the 18th, in the third week; on the 17th it was still held for two weeks."""
+    """Adopted on 1 January; given up on the 18th, in the third week, which is over on the 22nd."""
     data = Dataset(
         users=pd.DataFrame({"user_id": ["a", "b"]}),
         habits=pd.DataFrame({"habit_id": ["h"]}),
@@ -115,10 +125,10 @@ def test_person_weeks_of_a_life_that_is_known():
             }
         ),
     )
-    model = AbandonmentHazard().fit(data, "2024-01-19")
-    assert (model.weeks_at_risk_, model.events_) == (3 + 2, 1)
+    model = AbandonmentHazard().fit(data, "2024-01-22")
+    assert (model.weeks_at_risk_, model.events_) == (3 + 3, 1)
     with pytest.raises(ValueError, match="of 4 weeks before the end of the data, 0 saw"):
-        AbandonmentHazard().fit(data, "2024-01-18")
+        AbandonmentHazard().fit(data, "2024-01-21")
     survival = model.predict_survival(data, "2024-01-19", 3)
     assert survival.index.to_list() == [("b", "h")]
     assert (survival.diff(axis=1).iloc[:, 1:] < 0).all(axis=None)
@@ -145,6 +155,13 @@ def test_kaplan_meier_by_hand():
         5 / 6 * 4 / 5 / 3,
     ]
     np.testing.assert_allclose(survival, expected)
+
+
+def test_brier_score_by_hand_where_some_end_and_some_are_censored_on_the_same_day():
+    """Days 1, 1, 2, 2, 3; ended, censored, censored, ended, ended: at 1 one of 4 is censored, at 2 one of 2."""
+    time, event, survival = [1, 1, 2, 2, 3], [1, 0, 0, 1, 1], np.full(5, 0.6)
+    expected = (0.6**2 / 1 + 0.6**2 / (3 / 4) + 0.4**2 / (3 / 4 * 1 / 2)) / 5
+    assert brier_score(time, event, survival, 2) == pytest.approx(expected)
 
 
 def test_scores_without_censoring_are_the_plain_ones():
