@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,46 +35,83 @@ MOST_MINUTES_ELSEWHERE = (240, 600)
 
 
 BEFORE, AFTER = 3, 2
-"""How many words before and after a match can make it harmless: `do not smoke`, `alcohol free`."""
+"""How many words before and after a match can make it harmless: `wine vinegar`."""
+
+_CLAUSE = re.compile(r"(?!(?<=\d)[.,:](?=\d))[.,:;!?()\n—–]|\s-\s")
+_WITHOUT = re.compile(r"\b(?:without|без)\b")
+_AND = re.compile(r"\b(?:and|or|nor|и|или)\b")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Words that make a habit unfit below an age; `unless`: words right beside them that make them harmless."""
+    """Words that make a habit unfit below an age, and what excuses them.
+
+    `unless`: words near a match that make it harmless; `negation` (None: nothing negates it), `through` and `after` as
+    `guardrails.toml` describes them.
+    """
 
     name: str
     age: int
     words: re.Pattern[str]
     unless: re.Pattern[str] | None = None
+    negation: re.Pattern[str] | None = None
+    chain: re.Pattern[str] | None = None
+    after: re.Pattern[str] | None = None
 
-    def breaks(self, text: str) -> bool:
-        """Whether a text, as `plain` makes it, falls under this rule: one match that nothing beside it excuses."""
-        return any(not self._excused(text, match) for match in self.words.finditer(text))
+    def breaks(self, clauses: Sequence[str]) -> bool:
+        """Whether a text, as `clauses_of` makes it, falls under this rule: one match that nothing near it excuses."""
+        text = " ".join(clauses)
+        ends = [0, *accumulate(len(clause) + 1 for clause in clauses)]
+        return any(
+            not self._excused(
+                text[ends[bisect_right(ends, match.start()) - 1] : match.start()],
+                match[0],
+                text[match.end() : ends[bisect_left(ends, match.end())] - 1],
+            )
+            for match in self.words.finditer(text)
+        )
 
-    def _excused(self, text: str, match: re.Match[str]) -> bool:
-        if self.unless is None:
+    def _excused(self, before: str, match: str, after: str) -> bool:
+        """Whether the rest of its clause excuses a match."""
+        words, rest = before.split(), after.split(" ")  # the first piece of the rest ends the matched word
+        near = " ".join([*words[-BEFORE:], match]) + " ".join(rest[: AFTER + 1])
+        if self.unless is not None and self.unless.search(near):
+            return True
+        if self.negation is None or self.chain is None or self.after is None:
             return False
-        before = text[: match.start()].split()[-BEFORE:]
-        after = text[match.end() :].split(" ")[: AFTER + 1]  # the first piece ends the matched word
-        return bool(self.unless.search(f"{' '.join([*before, match[0]])}{' '.join(after)}"))
+        governing = self.chain.search(before)
+        # `never smoke and never vape` is no double negation: of things side by side the last negated one counts.
+        beside = [len(self.negation.findall(part)) for part in _AND.split(governing[0])] if governing else []
+        negations = next(filter(None, reversed(beside)), 0)
+        if governing and _WITHOUT.search(governing[0]) and self.negation.search(before[: governing.start()]):
+            negations += 1  # do not leave home without it
+        return negations % 2 == 1 or (not negations and bool(self.after.match(" ".join(rest[1:]))))
 
 
 @cache
 def rules() -> tuple[Rule, ...]:
     """Return the rules on words, read from `guardrails.toml`."""
     told = tomllib.loads((files("habitlab.recommender") / "guardrails.toml").read_text(encoding="utf-8"))
-    ages = {"nobody": NOBODY, "adult": ADULT}
+    ages, pieces = {"nobody": NOBODY, "adult": ADULT}, told["pieces"]
 
-    def words(patterns: list[str]) -> re.Pattern[str]:
+    def either(patterns: list[str]) -> str:
         whole = "|".join(patterns)
-        for name, piece in told["pieces"].items():
+        for name, piece in pieces.items():
             whole = whole.replace(f"<{name}>", piece)
-        return re.compile(rf"\b(?:{whole})")
+        return whole
 
-    return tuple(
-        Rule(rule["name"], ages[rule["age"]], words(rule["words"]), words(rule["unless"]) if "unless" in rule else None)
-        for rule in told["rules"]
-    )
+    def read(rule: dict[str, Any]) -> Rule:
+        words, excuses = either(rule["words"]), {}
+        if "unless" in rule:
+            excuses["unless"] = either(rule["unless"])
+        if rule.get("negatable"):
+            # A negation reaches over another thing that the rule is about: do not smoke or vape.
+            links = rf"{pieces['negation']}|{pieces['through']}|(?:{words})\w*(?: (?:and|or|nor|и|или)\b)?"
+            excuses |= {"negation": pieces["negation"], "chain": rf"(?:(?:{links}) )+$", "after": pieces["after"]}
+        patterns = {name: re.compile(rf"\b(?:{pattern})") for name, pattern in excuses.items()}
+        return Rule(rule["name"], ages[rule["age"]], re.compile(rf"\b(?:{words})"), **patterns)
+
+    return tuple(read(rule) for rule in told["rules"])
 
 
 _NUMBERS = {
@@ -108,12 +147,22 @@ def plain(text: str) -> str:
     return _digits(folded)
 
 
+def clauses_of(text: str) -> list[str]:
+    """Return the clauses of a text, each as `plain` makes it: no negation reaches out of its own.
+
+    >>> clauses_of("No pain, no gain: 1,000 squats")
+    ['no pain', 'no gain', '1000 squats']
+    """
+    return [read for clause in _CLAUSE.split(text) if (read := plain(clause))]
+
+
 def broken_rules(text: str) -> dict[str, int]:
     """Return the rules that a text breaks, and from which age each allows it (`NOBODY`: never)."""
-    read = plain(text)
+    clauses = clauses_of(text)
+    read = " ".join(clauses)
     broken: dict[str, int] = {}
     for rule in rules():
-        if rule.breaks(read):
+        if rule.breaks(clauses):
             broken[rule.name] = max(rule.age, broken.get(rule.name, 0))
     number = re.search(r"(?:^| )(\d+(?:\.\d+)?) ?(?:k?cal|calorie|ккал|калори)", read)
     if "calories" in broken and number and float(number[1]) < 1400:

@@ -100,6 +100,32 @@ def test_9_3_b_abstaining_is_not_using():
     assert broken_rules("Do not smoke after lunch") == {}
 
 
+@pytest.mark.parametrize(
+    ("text", "dangerous"),
+    [
+        ("Smoke", True),
+        ("Don't smoke", False),
+        ("Don't smoke or vape", False),
+        ("Never drink beer and never smoke", False),
+        ("No stress: smoke", True),  # out of its clause no negation reaches
+        ("Stop working and smoke", True),  # nor over anything else it may mean
+        ("Don't stop smoking", True),  # two are none
+        ("Don't leave home without a cigarette", True),
+        ("Replace lunch with a cigarette", True),
+        ("Smoke less", False),
+        ("Worry less and smoke", True),
+        ("Не курить", False),
+        ("Никогда не курить", False),  # two, and yet one
+        ("Не отказываться от сигареты", True),
+        ("Ни дня без сигареты", True),
+        ("Не грустить и курить", True),
+        ("Ни сигарет, ни алкоголя", False),
+    ],
+)
+def test_9_3_b_a_negation_excuses_what_it_governs_and_nothing_else(text, dangerous):
+    assert bool(broken_rules(text)) == dangerous
+
+
 def test_every_rule_of_the_file_is_well_formed():
     assert {rule.age for rule in guardrails.rules()} == {ADULT, NOBODY}
     assert len(guardrails.rules()) >= 15
