@@ -30,7 +30,6 @@ SMALLEST = 0.001
 _SOUGHT = {Level.BEGINNER: 1.5, Level.INTERMEDIATE: 3.0, Level.ADVANCED: 4.5}
 _BEST = {Chronotype.MORNING: TimeOfDay.MORNING, Chronotype.EVENING: TimeOfDay.EVENING}
 _NEAR = 1.0  # a step of difficulty
-_OLDEST = 120  # as old as people get is no limit
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ STATEMENTS: dict[str, dict[str, int]] = {
     "preference": {"match": 1, "mismatch": -1},
     "similar_people": {"more": 1, "less": -1, "more_popular": 1, "less_popular": -1},
     "success": {"higher": 1, "lower": -1},
-    "age": {"young": -1, "old": -1, "near": -1},
+    "age": {"young": -1, "old": -1},
 }
 """What can be said of each part, and whether it speaks for (1) or against (-1) a habit."""
 
@@ -219,9 +218,9 @@ def _age(age: float | None, youngest: float | None, oldest: float | None) -> lis
         return []
     if youngest is not None and age < youngest:
         return [("young", {"limit": Quantity("years", youngest)})]
-    if oldest is None or oldest >= _OLDEST:
-        return []
-    return [("old" if age > oldest else "near", {"limit": Quantity("years", oldest)})]
+    if oldest is not None and age > oldest:
+        return [("old", {"limit": Quantity("years", oldest)})]
+    return []
 
 
 def _known(row: Mapping[str, Any], column: str) -> Any:

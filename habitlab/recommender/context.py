@@ -5,9 +5,10 @@ Every filter counts what it takes away, each habit once, by the first of `REASON
 unsafe
     The guardrails forbid it, to everybody or to minors; who does not say their age is treated as a minor.
 age
-    Outside its age limits. Below the lower limit nobody is offered a habit who is a minor or of unknown age; of habits
-    of the body (physical, health, diet, an activity `physical`, or of unknown category) both limits hold for everybody,
-    and for an unknown age a habit must suit every age. Other limits of adults are soft: see `misfit`.
+    Below its lower age limit, which is one of safety: for minors and unknown ages whatever the habit, for everybody
+    where it is one of the body (physical, health, diet, an activity `physical`, or of unknown category). All other
+    limits say for whom a habit is typical, and are soft: see `misfit`. A habit of the body is filtered out as well for
+    those who are so far past its upper limit that nothing is left to decay.
 held
     The person holds it, or held it before they registered.
 prerequisite
@@ -54,7 +55,7 @@ REST = 90
 FATIGUE, FATIGUE_DAYS = 3, 30
 YOUNGEST = 13
 SOFT_YEARS = 5.0
-"""Years over which a habit loses what it loses by age: the last before a hard limit, the first past a soft one."""
+"""Years past a soft limit over which a habit loses what it loses by age."""
 
 PART_ENDS = (12, 18, 24)
 """Local hours at which morning, afternoon and evening are over. Before `NIGHT_ENDS` the day has not begun."""
@@ -83,25 +84,25 @@ class Person:
 def misfit(age: npt.ArrayLike, candidates: Candidates) -> Floats:
     """How little each habit suits each age by its soft limits (people, habits): 0 suits, 1 does not; unknown suits.
 
-    Past a soft limit it grows from 0 to 1 within `SOFT_YEARS`, alike on both sides. Towards the upper limit of a habit
-    of the body, which is hard, it grows within the last `SOFT_YEARS` before.
+    Past a limit it grows from 0 to 1 within `SOFT_YEARS`, alike on both sides; the lower limit of a habit of the body
+    is hard, and no matter of degree.
     """
     years = np.asarray(age, dtype=np.float64)[:, None]
     low = np.nan_to_num(candidates.min_age, nan=0.0)
     high = np.nan_to_num(candidates.max_age, nan=np.inf)
     high = np.where(high >= 120, np.inf, high)  # as old as people get is no limit
-    above = years - np.where(candidates.bodily, high - SOFT_YEARS, high)
     below = np.where(candidates.bodily, -np.inf, low - years)
-    return np.clip(np.nan_to_num(np.maximum(above, below), nan=0.0, neginf=0.0) / SOFT_YEARS, 0.0, 1.0)
+    past = np.nan_to_num(np.maximum(years - high, below), nan=0.0, neginf=0.0)
+    return np.clip(past / SOFT_YEARS, 0.0, 1.0)
 
 
 def unsuitable(age: float, candidates: Candidates) -> Bools:
-    """Habits outside the hard age limits (habits,)."""
+    """Habits for which somebody of this age is too young, or of the body and far too old (habits,)."""
     low = np.nan_to_num(candidates.min_age, nan=0.0)
-    high = np.nan_to_num(candidates.max_age, nan=np.inf)
     if np.isnan(age):
-        return (low > YOUNGEST) | (candidates.bodily & (high < 120))
-    return ((age < low) & (candidates.bodily | (age < ADULT))) | ((age > high) & (candidates.bodily | (age < ADULT)))
+        return low > YOUNGEST
+    past = age >= np.nan_to_num(candidates.max_age, nan=np.inf) + SOFT_YEARS
+    return ((age < low) & (candidates.bodily | (age < ADULT))) | (past & candidates.bodily)
 
 
 def unsafe(age: float, candidates: Candidates) -> Bools:

@@ -40,7 +40,7 @@ class People:
     """
 
     ids: npt.NDArray[np.str_]
-    age: Floats
+    age: Floats  # of a band its lower end
     budget: Floats
     liked: npt.NDArray[np.bool_]  # (users, 5)
     evidence: Floats
@@ -95,7 +95,7 @@ class People:
         zone = users.get("zone", nothing)
         return cls(
             ids=users["user_id"].to_numpy(dtype=np.str_),
-            age=pd.to_numeric(users.get("age", nothing)).to_numpy(dtype=np.float64, na_value=np.nan),
+            age=_ages(users.get("age", nothing), users.get("age_band", nothing)),
             budget=pd.to_numeric(users.get("time_commitment", nothing)).to_numpy(dtype=np.float64, na_value=np.nan),
             liked=ticks(users.get("activity_preferences", nothing), [a.value for a in Activity]),
             evidence=evidence,
@@ -133,6 +133,14 @@ class People:
         """Return the `SHARED` answers that a user gave."""
         told = json.loads(bytes(self.profiles[user]))
         return {name: answer for name, answer in told.items() if answer is not None}
+
+
+def _ages(years: pd.Series, bands: pd.Series) -> Floats:
+    """Years, or the lower end of a band (`>=30`, `30-39`), so that nobody counts as older than they surely are."""
+    import pandas as pd
+
+    least = bands.astype("str").str.extract(r"^\s*(?:>=\s*)?(\d+)", expand=False)
+    return pd.to_numeric(years).fillna(pd.to_numeric(least)).to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _weekdays(dataset: Dataset, until: Day | None) -> Floats:

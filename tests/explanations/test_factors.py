@@ -144,7 +144,6 @@ def test_effects_add_up_to_the_lead_over_an_average_habit() -> None:
         ("preference", -0.1, {"activity_preferences": []}, {}, None),
         ("age", -0.1, {"age": 15.0}, {"min_age": 16.0}, "young"),
         ("age", -0.1, {"age": 80.0}, {"max_age": 75.0}, "old"),
-        ("age", -0.1, {"age": 74.0}, {"max_age": 75.0}, "near"),
         ("age", -0.1, {"age": 34.0}, {}, None),
         ("age", -0.1, {"age": None}, {"max_age": 75.0}, None),
         ("success", 0.1, {}, {}, "higher"),

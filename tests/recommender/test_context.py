@@ -68,12 +68,28 @@ def test_4_3_d_what_was_shown_again_and_again_tires():
 
 @pytest.mark.parametrize(
     ("age", "left"),
-    [(15, [0]), (16, [0, 1, 2]), (60, [0, 1, 2]), (61, [0, 2]), (np.nan, [0])],
+    [(15, [0]), (16, [0, 1, 2]), (17, [0, 1, 2]), (60, [0, 1, 2]), (64, [0, 1, 2]), (65, [0, 2]), (np.nan, [0])],
 )
 def test_4_1_d_hard_age_limits_at_their_ends(age, left):
     """A mind habit for all; a body habit from 16 to 60; a mind habit from 16 on: nobody younger gets either (D70)."""
     habits = candidates(3, category=["career", "physical", "career"], min_age=[13, 16, 16], max_age=[120, 60, 120])
     assert offered(person(3, age=age), habits)[0] == left
+
+
+@pytest.mark.parametrize(
+    ("age", "body", "mind"),
+    [(20, 0, 1), (29, 0, 0.2), (30, 0, 0), (60, 0, 0), (61, 0.2, 0.2), (64, 0.8, 0.8), (65, 1, 1), (99, 1, 1)],
+)
+def test_4_1_d_soft_limits_at_their_ends(age, body, mind):
+    """Both habits are for people from 30 to 60; that of the body is filtered out below, and where all is decayed."""
+    habits = candidates(2, category=["physical", "career"], min_age=30, max_age=60)
+    np.testing.assert_allclose(context.misfit([age], habits), [[body, mind]])
+    assert offered(person(2, age=age), habits)[0] == ([0, 1] if 30 <= age < 65 else [1])
+
+
+def test_4_1_d_an_unknown_age_and_a_highest_age_of_120_suit():
+    assert not context.misfit([np.nan], candidates(1, category="physical", min_age=30, max_age=60)).any()
+    assert not context.misfit([120], candidates(1, category="physical", min_age=30, max_age=120)).any()
 
 
 def test_4_1_d_limits_of_adults_for_mind_habits_are_soft():
