@@ -242,15 +242,19 @@ class Recommender:
             scores[block] = total(self._contributions_of(rows[block]))
         return scores
 
-    def score_profiles(self, users: pd.DataFrame) -> Floats:
-        """Score every habit for people who have just registered (n, habits), from columns of the table `users`."""
+    def score_profiles(self, users: pd.DataFrame, consent: npt.NDArray[np.bool_] | None = None) -> Floats:
+        """Score every habit for people who have just registered (n, habits), from columns of the table `users`.
+
+        `consent` (n,): who agrees to be compared with similar users; nobody unless it is said.
+        """
         users = _with_ids(users)
         people = People.strangers(users, self.candidates_, self._everybody)
-        return total(self._blended(self._ask_profiles(users), people, np.arange(len(users))))
+        return total(self._blended(self._ask_profiles(users, consent), people, np.arange(len(users))))
 
-    def _ask_profiles(self, users: pd.DataFrame) -> Floats:
+    def _ask_profiles(self, users: pd.DataFrame, consent: npt.NDArray[np.bool_] | None) -> Floats:
         similarities = self.models_.content.similarities(users)
-        rest = (self.models_.similar_people.score_profiles(users), self.models_.success.score_profiles(users))
+        similar_people = self.models_.similar_people.score_profiles(users, consent=consent)
+        rest = similar_people, self.models_.success.score_profiles(users)
         return np.stack([*(similarities[name] for name in self._block_weights), *rest], axis=1)
 
     def recommend(
@@ -267,8 +271,8 @@ class Recommender:
         Parameters
         ----------
         user
-            An id of the dataset; or a new person: a row of the table `users`, as a mapping, a one-row DataFrame, or
-            anything with `to_row()`.
+            An id of the dataset; or a new person: a registration record, or a row of the table `users`, as a mapping or
+            a one-row DataFrame. Who allows `similar_users` in their `consents` is compared with people like them.
         k
             How many; fewer come back, with a warning that says why, where fewer are eligible.
         at
@@ -290,9 +294,9 @@ class Recommender:
         if isinstance(user, str):
             row = self.rows([user])
             return self._answer(self.people_, int(row[0]), self._contributions_of(row), k, moment, lang, tomorrow)
-        users = _one_row(user)
+        users, consent = _one_row(user)
         people = People.strangers(users, self.candidates_, self._everybody)
-        parts = self._blended(self._ask_profiles(users), people, np.arange(1))
+        parts = self._blended(self._ask_profiles(users, consent), people, np.arange(1))
         return self._answer(people, 0, parts, k, moment, lang, tomorrow)
 
     def _answer(
@@ -454,16 +458,27 @@ def _instant(at: datetime | None, zone: str) -> datetime | None:
         return None
 
 
-def _one_row(user: Mapping[str, Any] | pd.DataFrame | Any) -> pd.DataFrame:
-    """Return a new person as a one-row table in the dtypes of the contract; a registration has been checked before."""
+def _one_row(user: Mapping[str, Any] | pd.DataFrame | Any) -> tuple[pd.DataFrame, npt.NDArray[np.bool_]]:
+    """Return a new person as a one-row table in the dtypes of the contract, and consent to be compared (1,).
+
+    A registration has been checked before.
+    """
     import pandas as pd
 
     from habitlab.dataset import Dataset, check
     from habitlab.dataset.schema import TABLES
+    from habitlab.dataset.vocabulary import Purpose
 
     if hasattr(user, "to_row"):
-        return _with_ids(user.to_row())
+        record: Any = user
+        return _with_ids(record.to_row()), np.array([record.granted(Purpose.SIMILAR_USERS)])
+    compared = False
     if isinstance(user, Mapping):
+        user = dict(user)
+        consents = user.pop("consents", None) or {}
+        if not isinstance(consents, Mapping):
+            raise ValueError(f"consents are told by purpose, such as {{'similar users': True}}; got {consents!r}")
+        compared = consents.get(Purpose.SIMILAR_USERS) is True
         user = pd.DataFrame({name: pd.Series([value], dtype=object) for name, value in user.items()}, index=[0])
     if not isinstance(user, pd.DataFrame) or len(user) != 1:
         raise ValueError("a new person is a row of the table `users`: a mapping of its columns, or a one-row DataFrame")
@@ -475,7 +490,7 @@ def _one_row(user: Mapping[str, Any] | pd.DataFrame | Any) -> pd.DataFrame:
             raise ValueError(f"unknown answer {name!r}{hint}")
     users = _with_ids(user)
     check(Dataset(users=users))
-    return users
+    return users, np.array([compared])
 
 
 def _with_ids(users: pd.DataFrame) -> pd.DataFrame:
