@@ -88,9 +88,10 @@ def leave_last_out(dataset: Dataset) -> Split:
     did later, also later than the habit it has to find: results are too good (see the module's source).
     """
     adoptions = dataset.adoptions
-    moments = adoptions.groupby("user_id")["adopted_at"].agg(["min", "max"])
-    last = moments["max"].where(moments["max"] > moments["min"])
-    held_out = adoptions.loc[(adoptions["adopted_at"] == adoptions["user_id"].map(last)).to_numpy(bool)]
+    moments = adoptions.groupby("user_id")["adopted_at"]
+    latest = moments.transform("max")
+    held_out = adoptions[(adoptions["adopted_at"] == latest) & (latest > moments.transform("min"))]
+    last = held_out.groupby("user_id")["adopted_at"].first()
     days = pd.Series(days_of(dataset.replace(adoptions=held_out), "adoptions", "adopted_at"), held_out["user_id"])
     train = _keep(dataset, _known(dataset, last, days.groupby(level=0).first()))
 

@@ -360,6 +360,9 @@ class Taste:
 
 def _concentration(chosen: Floats, share: Floats) -> float:
     """Weight K, in choices, of what is expected: Dirichlet-multinomial maximum likelihood, between 0.1 and 10,000."""
+    # Who chose nothing adds 0; left in, the rounding of sums would still depend on who registers tomorrow.
+    some = chosen.any(axis=1)
+    chosen, share = chosen[some], share[some]
     total = chosen.sum(axis=1)
 
     def loss(log_weight: float) -> float:
@@ -411,7 +414,8 @@ def difficulty_gradient(dataset: Dataset, until: Day | None = None, *, level: fl
             slope[row[shown]] = each[shown]
             low[row[shown]], high[row[shown]] = (each - half)[shown], (each + half)[shown]
             excess = (xx * (each - pooled) ** 2).sum() - residual * (len(row) - 1)
-            between = max(0.0, excess / (xx.sum() - (xx**2).sum() / xx.sum()))
+            spread = xx.sum() - (xx**2).sum() / xx.sum()  # 0 where there is one user
+            between = max(0.0, excess / spread) if spread > 0 else 0.0
             shrunk[:] = pooled
             shrunk[row] += (each - pooled) * between / (between + residual / xx)
     return table.assign(slope=slope, ci_low=low, ci_high=high, difficulty_gradient=shrunk)

@@ -113,7 +113,7 @@ class AsWritten:
         self.names_ = dict(zip(data.habit_ids.tolist(), texts, strict=True))
         words = [text for text in texts if any(letter.isalpha() for letter in text)]
         self.text_ = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit(words) if words else None
-        self.latent_, self.components_ = _factorise(data.matrix)
+        self.latent_, self.components_ = _factorise(data.matrix, data.registered)
         self._fit_success(data)
         return self
 
@@ -229,14 +229,15 @@ class AsWritten:
         return result
 
 
-def _factorise(matrix: sparse.csr_array) -> tuple[Floats, Floats]:
+def _factorise(matrix: sparse.csr_array, registered: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
     from sklearn.decomposition import TruncatedSVD
 
-    rank = min(20, min(matrix.shape) - 1)
-    if rank < 1 or matrix.nnz == 0:
+    learnt = sparse.csr_matrix(matrix[registered])
+    rank = min(20, min(learnt.shape) - 1)
+    if rank < 1 or learnt.nnz == 0:
         return np.zeros((matrix.shape[0], 1)), np.zeros((1, matrix.shape[1]))
-    svd = TruncatedSVD(n_components=rank, random_state=42)
-    return svd.fit_transform(sparse.csr_matrix(matrix)), svd.components_
+    svd = TruncatedSVD(n_components=rank, random_state=42).fit(learnt)
+    return svd.transform(sparse.csr_matrix(matrix)), svd.components_
 
 
 def _age_fit(users: pd.DataFrame, habits: pd.DataFrame) -> Floats:
@@ -277,7 +278,7 @@ def _frequency(habits: pd.DataFrame) -> Floats:
     """Times a day, from `target` k/n; once a day where it is not known."""
     if "target" not in habits:
         return np.ones(len(habits))
-    parts = habits["target"].astype(object).fillna("1/1").astype(str).str.split("/", expand=True).to_numpy(dtype=float)
+    parts = habits["target"].astype(object).fillna("1/1").astype(str).str.extract("(.*)/(.*)").to_numpy(dtype=float)
     return parts[:, 0] / parts[:, 1]
 
 

@@ -70,6 +70,8 @@ class CollaborativeModel:
     """A row of the matrix times both of these is what the factor model expects; None for als."""
     items_: Floats | None = field(init=False, repr=False)
     """Factors of habits (habits, factors); None for EASE."""
+    regularisation_: float = field(init=False, repr=False)
+    """Of als, by the number of users learnt from."""
     neighbours_: Neighbours | None = field(init=False, repr=False)
     coefficients_: dict[str, float] = field(init=False, repr=False)
     intercept_: float = field(init=False, repr=False)
@@ -92,7 +94,7 @@ class CollaborativeModel:
         self.user_ids_, self.habit_ids_ = data.user_ids, data.habit_ids
         self.consent_ = np.zeros(len(data.user_ids), dtype=bool)
         if self.demographics:
-            self.consent_ = consenting(dataset, Purpose.SIMILAR_USERS, until)
+            self.consent_ = consenting(dataset, Purpose.SIMILAR_USERS, until) & data.registered
         self._calibrate(data, dataset.users)
         self._learn(data.matrix, data, dataset.users)
         return self
@@ -138,20 +140,18 @@ class CollaborativeModel:
 
     def _learn(self, matrix: sparse.csr_array, data: Interactions, users: pd.DataFrame) -> None:
         self.matrix_ = matrix
-        self.popularity_ = _rates(np.asarray(matrix.sum(axis=0)).ravel(), data)
+        self.neighbours_ = Neighbours.fit(users, matrix, self.consent_) if self.consent_.any() else None
+        matrix = matrix[data.registered]
+        total, rank = np.asarray(matrix.sum(axis=0)).ravel(), max(1, min(self.factors, min(matrix.shape) - 1))
+        self.popularity_, self.everyone_ = _rates(total, data), (total + 1e-9) / max(matrix.shape[0], 1)
+        self.regularisation_ = min(_ALS_REGULARISATION, max(1.0, matrix.shape[0] / 40))
         self.weights_, self.items_ = None, None
         if self.method == "als":
-            self.items_ = _als(matrix, self._rank, self.seed)
+            self.items_ = _als(matrix, rank, self.regularisation_, self.seed)
         elif self.method == "ease":
             self.weights_ = ease(matrix), np.eye(matrix.shape[1])
         else:
-            self.items_, self.weights_ = truncated_svd(matrix, self._rank)
-        self.neighbours_ = Neighbours.fit(users, matrix, self.consent_) if self.consent_.any() else None
-        self.everyone_ = (np.asarray(matrix.sum(axis=0)).ravel() + 1e-9) / max(matrix.shape[0], 1)
-
-    @property
-    def _rank(self) -> int:
-        return max(1, min(self.factors, min(self.matrix_.shape) - 1))
+            self.items_, self.weights_ = truncated_svd(matrix, rank)
 
     def _near(self, rows: npt.NDArray[np.intp]) -> Floats | None:
         return None if self.neighbours_ is None else self.neighbours_.of_users(rows)
@@ -160,7 +160,7 @@ class CollaborativeModel:
         """How strongly each row speaks for each habit (n, habits), in the units of the factor model."""
         if self.method == "als":
             assert self.items_ is not None
-            return _als_users(rows, self.items_, _als_regularisation(len(self.user_ids_))) @ self.items_.T
+            return _als_users(rows, self.items_, self.regularisation_) @ self.items_.T
         assert self.weights_ is not None
         left, right = self.weights_
         return rows @ left if self.method == "ease" else (rows @ left) @ right
@@ -216,7 +216,8 @@ def truncated_svd(matrix: sparse.csr_array, rank: int) -> tuple[Floats, tuple[Fl
     values, vectors = linalg.eigh(gram, subset_by_index=[max(0, habits - rank), habits - 1])
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     # An eigenvector's sign is arbitrary: its largest entry is made positive.
-    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
+    if habits:
+        vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
     shrunk = values / (values + _RIDGE / max(total.mean(), 1e-9))
     return vectors, ((scale[:, None] * vectors) * shrunk, vectors.T / scale)
 
@@ -290,7 +291,7 @@ def _gram(matrix: sparse.csr_array) -> Floats:
     return (matrix.T @ matrix).toarray()
 
 
-def _als(matrix: sparse.csr_array, rank: int, seed: int) -> Floats:
+def _als(matrix: sparse.csr_array, rank: int, regularisation: float, seed: int) -> Floats:
     """Factors of habits (habits, rank) by implicit ALS (Hu, Koren and Volinsky 2008, doi:10.1109/ICDM.2008.22)."""
     try:
         from implicit.cpu.als import AlternatingLeastSquares
@@ -305,7 +306,7 @@ def _als(matrix: sparse.csr_array, rank: int, seed: int) -> Floats:
     with threadpool_limits(limits=1, user_api="blas"):  # implicit's own products are small: more threads slow them down
         model = AlternatingLeastSquares(
             factors=rank,
-            regularization=_als_regularisation(matrix.shape[0]),
+            regularization=regularisation,
             alpha=_ALS_CONFIDENCE,
             iterations=_ALS_ROUNDS,
             random_state=seed,
@@ -314,10 +315,6 @@ def _als(matrix: sparse.csr_array, rank: int, seed: int) -> Floats:
         )
         model.fit(sparse.csr_matrix(matrix), show_progress=False)
     return np.asarray(model.item_factors, dtype=float)
-
-
-def _als_regularisation(users: int) -> float:
-    return min(_ALS_REGULARISATION, max(1.0, users / 40))
 
 
 def _als_users(rows: sparse.csr_array, items: Floats, regularisation: float) -> Floats:

@@ -8,7 +8,7 @@ matrix is unobserved: that says nothing about the preference for it. What was lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -41,7 +41,8 @@ class Interactions:
     `matrix` float64, the weights described above; `held` bool, held on that day (adopted or held before registration,
     and not abandoned); `ever` bool, ever adopted, tracked or held before registration; `refused` bool, recommended,
     viewed or rejected, and never adopted; `accepted` bool, recommended and accepted; `adopted_day` int32, days from
-    1900 to the first adoption.
+    1900 to the first adoption. `registered` (users,) bool, registered before that day, as far as anybody knows: what is
+    fitted to all users comes from these, though the profiles of the others are known.
     `evidence` (users,) is the number of habits that a user acted on: adopted, tracked or rejected. A habit that was
     only looked at, or held before registration, is none.
     """
@@ -55,6 +56,7 @@ class Interactions:
     refused: sparse.csr_array
     accepted: sparse.csr_array
     adopted_day: sparse.csr_array
+    registered: npt.NDArray[np.bool_]
 
     @classmethod
     def read(cls, dataset: Dataset, until: Day | None = None) -> Interactions:
@@ -85,6 +87,7 @@ class Interactions:
         order = np.lexsort((started, adoption))  # an unknown day comes last
         pair, first = np.unique(adoption[order], return_index=True)
         acted = _union(lived, rejected)
+        joined = days_of(dataset, "users", "registered_at")
         return cls(
             user_ids=users,
             habit_ids=habits,
@@ -95,6 +98,7 @@ class Interactions:
             refused=keys.matrix(refused),
             accepted=keys.matrix(accepted),
             adopted_day=keys.matrix(pair, _numbers(started[order][first])),
+            registered=np.isnat(joined) | before(joined, until),
         )
 
 
@@ -126,7 +130,7 @@ def ids_of(table: pd.DataFrame, column: str) -> Ids:
     return table[column].to_numpy(dtype=object)
 
 
-def positions(wanted: Sequence[str] | npt.NDArray[np.object_] | None, known: Ids, what: str = "user") -> npt.NDArray:
+def positions(wanted: Iterable[str] | None, known: Ids, what: str = "user") -> npt.NDArray:
     """Where each wanted id stands in `known` (n,); None is all of them.
 
     Raises
@@ -138,13 +142,14 @@ def positions(wanted: Sequence[str] | npt.NDArray[np.object_] | None, known: Ids
         return np.arange(len(known))
     if isinstance(wanted, str):
         raise ValueError(f"give a list of {what} ids, not one text: [{wanted!r}]")
+    wanted = list(wanted)  # of a Series `wanted[0]` would be the row named 0
     if len(wanted) == 1:  # without hashing everybody
         found = np.flatnonzero(known == wanted[0])
         place = found if len(found) else np.array([-1])
     else:
-        place = pd.Index(known).get_indexer(pd.Index(list(wanted), dtype=object))
+        place = pd.Index(known).get_indexer(pd.Index(wanted, dtype=object))
     if (place < 0).any():
-        stranger = str(list(wanted)[int(np.argmin(place))])
+        stranger = str(wanted[int(np.argmin(place))])
         near = get_close_matches(stranger, [str(name) for name in known], n=3, cutoff=0.5)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         more = f" (and {(place < 0).sum() - 1:,} more)" if (place < 0).sum() > 1 else ""

@@ -11,8 +11,13 @@ from habitlab.dataset import Dataset, DatasetError, check
 from habitlab.evaluation import splits
 from habitlab.evaluation.movielens import load_movielens
 from habitlab.evaluation.splits import FILLED_IN_LATER, WHEN, Split, before, hold_out_users, leaks, leave_last_out
+from habitlab.features.behavioural import user_features
 from habitlab.features.days import Day
+from habitlab.models.baselines import AsWritten, Popularity
+from habitlab.models.collaborative import CollaborativeModel
+from habitlab.models.content import ContentModel
 from habitlab.models.interactions import Interactions, days_of
+from habitlab.models.success import SuccessModel
 
 UNTIL = "2026-01-10"
 
@@ -202,6 +207,15 @@ def test_leave_last_out_holds_out_the_last_habit_of_each_user(told: Dataset) -> 
     assert split.until is None
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+def test_leave_last_out_of_one_adoption_or_none_holds_out_nothing(told: Dataset, rows: int) -> None:
+    split = leave_last_out(
+        told.replace(adoptions=told.adoptions.iloc[2:][:rows], habit_tracking=told.habit_tracking[:0])
+    )
+    assert split.relevant.nnz == 0
+    assert len(split.train.adoptions) == rows
+
+
 def test_leave_last_out_learns_nothing_of_a_user_from_that_moment_on(sample: Dataset) -> None:
     split = leave_last_out(sample)
     last = sample.adoptions.groupby("user_id")["adopted_at"].max()
@@ -297,6 +311,19 @@ def test_6_1_f_a_leak_is_caught_also_where_these_data_end_too_early_to_show_it(s
 def test_6_1_f_the_matrix_that_models_learn_from_does_not_leak(sample: Dataset) -> None:
     assert leaks(lambda dataset, until: Interactions.read(dataset, until).matrix, sample, "2024-01-12") == []
     assert leaks(lambda dataset, until: Interactions.read(dataset, None).matrix, sample, "2024-01-12") != []
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Popularity, AsWritten, ContentModel, SuccessModel, *(lambda m=m: CollaborativeModel(m) for m in ("svd", "ease"))],
+)
+def test_6_1_f_no_model_learns_anything_of_the_future(model, sample: Dataset) -> None:
+    """Nor from what people say who are not there yet, such as the habits that they hold."""
+    assert leaks(lambda dataset, until: model().fit(dataset, until).score(), sample, "2024-01-12") == []
+
+
+def test_1_3_1_e_no_feature_changes_with_who_registers_later(sample: Dataset) -> None:
+    assert leaks(user_features, sample, "2024-01-08") == []
 
 
 def test_movielens_is_a_dataset_like_any_other(shared_data: Path) -> None:

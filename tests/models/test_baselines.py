@@ -8,7 +8,7 @@ import pytest
 
 from habitlab.models.baselines import AsWritten, Popularity, Random, _age_fit, _alignment
 from habitlab.models.interactions import Interactions
-from tests.models.worlds import UNTIL, awkward_datasets, population
+from tests.models.worlds import AWKWARD, UNTIL, awkward_datasets, population
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_random_scores_stay_the_same_in_any_order_and_block():
 
 
 @pytest.mark.parametrize("model", [Popularity, Random, AsWritten])
-@pytest.mark.parametrize("name", awkward_datasets())
+@pytest.mark.parametrize("name", AWKWARD)
 def test_awkward_data_still_get_scores(name, model):
     dataset = awkward_datasets()[name]
     fitted = model().fit(dataset)

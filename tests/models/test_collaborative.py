@@ -17,7 +17,7 @@ from habitlab.models.collaborative import CollaborativeModel, balanced_logistic,
 from habitlab.models.interactions import Interactions, consenting
 from habitlab.models.neighbours import Neighbours
 from habitlab.models.ranking import top_k
-from tests.models.worlds import UNTIL, awkward_datasets, population, split
+from tests.models.worlds import AWKWARD, UNTIL, awkward_datasets, population, split
 
 METHODS = ["svd", "ease", "als"]
 
@@ -260,7 +260,7 @@ def test_options_that_make_no_sense_are_refused(options):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", awkward_datasets())
+@pytest.mark.parametrize("name", AWKWARD)
 def test_awkward_data_still_get_scores(name, method):
     dataset = awkward_datasets()[name]
     model = CollaborativeModel(method).fit(dataset)

@@ -6,7 +6,7 @@ import pytest
 
 from habitlab.dataset import Dataset
 from habitlab.models.content import NEUTRAL, WEIGHTS, ContentModel
-from tests.models.worlds import UNTIL, awkward_datasets, population
+from tests.models.worlds import AWKWARD, UNTIL, awkward_datasets, population
 
 PROFILE = {
     "user_id": "new",
@@ -187,7 +187,7 @@ def test_weights_that_make_no_sense_are_refused(weights):
         ContentModel(weights).fit(Dataset(habits=HABITS))
 
 
-@pytest.mark.parametrize("name", awkward_datasets())
+@pytest.mark.parametrize("name", AWKWARD)
 def test_awkward_data_still_get_scores(name):
     dataset = awkward_datasets()[name]
     model = ContentModel().fit(dataset)

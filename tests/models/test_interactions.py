@@ -156,6 +156,12 @@ def test_tracked_habits_without_adoptions_count(diary):
     assert set(cells(Interactions.read(imported_tracker(), "2026-06-01"), "held")) == set()
 
 
+def test_ids_may_come_in_a_column_of_any_index():
+    known = np.array(["u1", "u2", "u3"], dtype=object)
+    assert positions(pd.Series(["u3"], index=[7]), known).tolist() == [2]
+    assert positions(pd.Series(["u3", "u1"], index=[7, 0]), known).tolist() == [2, 0]
+
+
 def test_an_unknown_user_is_told_the_nearest():
     known = Interactions.read(population()).user_ids
     with pytest.raises(ValueError, match=r"no user 'u000001' in this dataset; nearest: u0000\d+"):

@@ -35,9 +35,13 @@ def imported_tracker() -> Dataset:
     )
 
 
+AWKWARD = ["one habit", "one user", "no interactions", "no recommendations", "infinite minutes", "imported tracker",
+           "nothing at all", "no habits", "nobody"]  # fmt: skip
+
+
 @cache
 def awkward_datasets() -> dict[str, Dataset]:
-    """What must not break any model."""
+    """What must not break any model, by the names in AWKWARD: tests are collected without making them."""
     people = population()
     few = people.users["user_id"].iloc[:30]
     some = people.replace(
@@ -77,6 +81,8 @@ def awkward_datasets() -> dict[str, Dataset]:
             users=some.users.assign(time_commitment=np.inf, age=np.nan),
         ),
         "imported tracker": imported_tracker(),
+        "nothing at all": Dataset(),
+        "no habits": Dataset(users=some.users.assign(existing_habits=None)),
         "nobody": some.replace(
             **{name: some.table(name).iloc[:0] for name in ("users", *tables, "sessions", "consents")}
         ),
