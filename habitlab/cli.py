@@ -226,8 +226,8 @@ def recommend(
 
 def _show(answer: Recommendations) -> None:
     """Print a list as a table where a person looks at it, else as plain text."""
-    from habitlab.explanations.reasons import as_table, say_slot
-    from habitlab.explanations.wording import label
+    from habitlab.explanations.reasons import as_table, say_filtered, say_slot
+    from habitlab.explanations.wording import language
 
     code = answer.language
     headings, rows = as_table(answer)
@@ -246,12 +246,12 @@ def _show(answer: Recommendations) -> None:
         Console().print(table)
     else:
         for (rank, name, reasons, chance, score), slot in zip(rows, slots, strict=True):
-            told = "; ".join(filter(None, [chance, f"{headings[-1]} {score}"]))
-            lines = [f"{rank}. {name} ({told})", *reasons.split("\n"), slot]
+            told = "; ".join(f"{h}: {text}" for h, text in zip(headings[-2:], (chance, score), strict=True) if text)
+            lines = [f"{rank}. {name}", told, *reasons.split("\n"), slot]
             _print("\n   ".join(lines))
-    left_out = ", ".join(f"{label(f'filtered.{reason}', code)}: {n}" for reason, n in answer.filtered.items())
-    if left_out:
-        _print(left_out)
+    if answer.filtered:
+        words = language(code)
+        _print(f"{words.say('playground.left_out')} {say_filtered(answer.filtered, words)}")
 
 
 def _need_data(data: Path) -> None:

@@ -18,7 +18,7 @@ from babel.numbers import format_decimal
 from habitlab.dataset.registration import Registration, RegistrationError
 from habitlab.dataset.schema import TABLES
 from habitlab.dataset.vocabulary import Purpose
-from habitlab.explanations.reasons import explain_list, habit_name, item_factors, outlook_of, say_outlook
+from habitlab.explanations.reasons import explain_list, habit_name, item_factors, outlook_of, say_filtered, say_outlook
 from habitlab.explanations.wording import FALLBACK, Language, Quantity, language, languages, word
 
 if TYPE_CHECKING:
@@ -302,12 +302,11 @@ def list_html(recommendations: Recommendations | None, words: Language, *, stale
     cards = "".join(_card(recommendations, item, words) for item in recommendations.items)
     if not cards:
         cards = f"<p>{html.escape(words.say('playground.empty'))}</p>"
-    left_out = "; ".join(
-        f"{html.escape(words.say(f'filtered.{reason}'))}: {count}" for reason, count in recommendations.filtered.items()
-    )
+    left_out = html.escape(say_filtered(recommendations.filtered, words))
+    told = "".join(f"<p class='habitlab-hint'>{html.escape(warning)}</p>" for warning in recommendations.warnings)
     notes = f"<p class='habitlab-hint'>{html.escape(words.say('playground.left_out'))} {left_out}</p>" * bool(left_out)
     legend = f"<p class='habitlab-hint'>{html.escape(words.say('playground.legend'))}</p>" * bool(recommendations.items)
-    return f"<div class='habitlab-list' aria-live='polite'>{title}<ol>{cards}</ol>{legend}{notes}</div>"
+    return f"<div class='habitlab-list' aria-live='polite'>{title}{told}<ol>{cards}</ol>{legend}{notes}</div>"
 
 
 def _card(recommendations: Recommendations, item: Item, words: Language) -> str:
@@ -318,9 +317,8 @@ def _card(recommendations: Recommendations, item: Item, words: Language) -> str:
     outlook = outlook_of(item)
     if outlook is not None and all(factor.part != "success" for factor in factors):
         facts.append(words.say("playground.chance", outlook=say_outlook(outlook, words)))
-    if item.by_lot:
-        facts.append(words.say("playground.by_lot"))
     signs = [("▲", "for") if factor.effect > 0 else ("▼", "against") for factor in factors] or [("•", "for")]
+    signs = [("•", "for")] * item.by_lot + signs
     reasons = "".join(
         f"<li class='habitlab-{side}'><span aria-label='{html.escape(words.say(f'playground.{side}'))}'>{sign}</span>"
         f"<div>{html.escape(reason)}</div></li>"

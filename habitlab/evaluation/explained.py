@@ -435,6 +435,7 @@ def side_by_side(
         item = one.items[pick.rank - 1]
         told = [explain_list(one, code).items[pick.rank - 1] for code in languages]
         stated = [factor.effect for factor in item_factors(one, item)] or [0.0]
+        stated = [0.0] * item.by_lot + stated  # that a place was drawn by lot says nothing of its score
         lot = ", drawn by lot" if item.by_lot else ""
         rows.append((f"{pick.user_id}, {pick.about}{lot}", *(words.name for words in told), POINTS * item.score))
         sentences = zip(*(words.reasons for words in told), strict=True)

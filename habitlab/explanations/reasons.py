@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from habitlab.dataset.vocabulary import WEEKDAYS, TimeOfDay
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from habitlab.models.success import SuccessModel
-    from habitlab.recommender.recommendations import Item, Recommendations
+    from habitlab.recommender.recommendations import Item, Note, Recommendations
 
 RARE, COMMON = 0.05, 0.95
 
@@ -30,9 +31,10 @@ def explain(factors: Sequence[Factor], code: str = FALLBACK) -> list[str]:
 
 
 def explain_list(recommendations: Recommendations, code: str | None = None) -> Recommendations:
-    """Return the list with the reasons and names of its items in a language, by default in its own.
+    """Return the list with reasons, names, warnings and headings in a language, by default in its own.
 
-    A language without texts gives English ones, and a warning in the list as well.
+    A place drawn by lot says so before all other reasons. A language without texts gives English ones, and a warning in
+    the list as well.
     """
     code = code or recommendations.language
     problem = unknown_language(code)
@@ -41,14 +43,35 @@ def explain_list(recommendations: Recommendations, code: str | None = None) -> R
         replace(
             item,
             name=habit_name(item.habit, words.code) if item.habit else item.name,
-            reasons=explain(item_factors(recommendations, item), words.code),
+            reasons=[
+                *([words.say("reason.by_lot")] if item.by_lot else []),
+                *explain(item_factors(recommendations, item), words.code),
+            ],
         )
         for item in recommendations.items
     )
-    told = recommendations.warnings
-    if problem and problem not in told:
-        told = (*told, problem)
-    return replace(recommendations, items=items, language=words.code, warnings=told)
+    told = [_say_note(note, recommendations.filtered, words) for note in recommendations.notes]
+    told += [problem] if problem else []
+    return replace(recommendations, items=items, language=words.code, warnings=tuple(told), words=_headings(words.code))
+
+
+def _say_note(note: Note, filtered: Mapping[str, int], words: Language) -> str:
+    values = dict(note.values)
+    if "last" in values:
+        values["last"] = words.say(f"filtered.{values['last']}")
+    return words.say(f"warning.{note.key}", **values, filtered=say_filtered(filtered, words))
+
+
+def say_filtered(filtered: Mapping[str, int], words: Language) -> str:
+    """Return what each filter left out, in one line; empty where none did."""
+    return "; ".join(f"{words.say(f'filtered.{reason}')}: {count}" for reason, count in filtered.items())
+
+
+@cache
+def _headings(code: str) -> dict[str, str]:
+    """Headings of a list and names of the parts of a score, by key."""
+    words = language(code)
+    return {key: words.say(key) for key in words.messages if key.startswith(("table.", "part."))}
 
 
 def item_factors(recommendations: Recommendations, item: Item) -> list[Factor]:

@@ -19,7 +19,7 @@ from habitlab.recommender import context, diversity, exploration
 from habitlab.recommender.blend import Blend, overlap, total
 from habitlab.recommender.candidates import PARTS, Candidates, with_catalogue
 from habitlab.recommender.people import People
-from habitlab.recommender.recommendations import Item, Recommendations
+from habitlab.recommender.recommendations import Item, Note, Recommendations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,7 @@ PERSONAL = {"improvement_areas", "activity_preferences", "time_commitment", "pre
 """Answers that make a list personal from the first day."""
 
 _INTERVAL_POINTS = 501
+_TIED = 1e-6  # scores that differ by less differ by rounding
 _NO_WEIGHT = 1e-9  # what a fit leaves of a weight that is none
 
 
@@ -358,7 +359,13 @@ class Recommender:
             items=tuple(items),
             filtered=filtered,
             model_version=self.version_,
-            warnings=(*self._notes, *_silence(profile), *_shortage(k, len(items), len(candidates), filtered)),
+            notes=(
+                *self._notes,
+                *([] if set(profile) & PERSONAL else [Note("impersonal")]),
+                *([Note("ageless")] if np.isnan(person.age) and "age" in filtered else []),
+                *_ties(score[eligible]),
+                *_shortage(k, len(items), len(candidates), filtered),
+            ),
             at=at,
             shown_at=_instant(at, str(people.zone[row])),
             policy=f"blend {self.version_}, last place by lot {self.exploration:g}",
@@ -422,29 +429,24 @@ def _rows(habits: pd.DataFrame) -> list[str]:
     ]
 
 
-def _notes(dataset: Dataset, models: Models) -> Iterator[str]:
+def _notes(dataset: Dataset, models: Models) -> Iterator[Note]:
     """What this dataset cannot give, for everybody alike."""
-    fallback = getattr(models.success, "fallback_", "")
-    if fallback:
-        yield f"how likely a habit is kept is the same for all: {fallback}"
+    if getattr(models.success, "fallback_", ""):
+        yield Note("same_chance", {"adoptions": models.success.counts_["pairs"]})
     if len(dataset.users) < 2:
-        yield "there is nobody else to compare with: similar people say nothing"
+        yield Note("alone")
 
 
-def _silence(profile: Mapping[str, Any]) -> Iterator[str]:
-    if not set(profile) & PERSONAL:
-        yield "nothing is known of this person but what they track: without a profile the list is hardly personal"
+def _ties(scores: Floats) -> Iterator[Note]:
+    if len(scores) > 1 and np.ptp(scores) < _TIED:
+        yield Note("tied", {"habits": len(scores)})
 
 
-def _shortage(k: int, found: int, habits: int, filtered: Mapping[str, int]) -> Iterator[str]:
-    if found >= k:
-        return
-    taken = ", ".join(f"{reason} {count}" for reason, count in filtered.items())
-    if found:
-        yield f"asked for {k} habits, only {found} of {habits} are eligible; filtered: {taken or 'none'}"
-    else:
-        last = list(filtered)[-1]
-        yield f"nothing to recommend: the filter `{last}` took the last of {habits} habits; filtered: {taken}"
+def _shortage(k: int, found: int, habits: int, filtered: Mapping[str, int]) -> Iterator[Note]:
+    if not found:
+        yield Note("emptied", {"habits": habits, "last": list(filtered)[-1]})
+    elif found < k:
+        yield Note("few", {"k": k, "found": found, "habits": habits})
 
 
 def _instant(at: datetime | None, zone: str) -> datetime | None:

@@ -39,11 +39,20 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a list cannot give, or why it is short: the message `warning.<key>` says it; `values` fill its places."""
+
+    key: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Recommendations:
     """A list for one person; `filtered` counts what each filter took away, by the reasons of `recommender.context`.
 
     For explanations: `person` is their row of the table `users` without what is missing and without barriers and
     gender, `neutral` the contributions of an average habit for them, `has_history` whether they acted on any habit.
+    Explanations fill in the reasons of items, `warnings` (the `notes` in words) and `words` (headings by key).
     """
 
     user_id: str
@@ -59,6 +68,8 @@ class Recommendations:
     person: Mapping[str, Any] = field(default_factory=dict, repr=False)
     neutral: dict[str, float] = field(default_factory=dict, repr=False)
     has_history: bool = False
+    notes: tuple[Note, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the body of the command line and of the service, JSON-able."""
@@ -85,18 +96,23 @@ class Recommendations:
         notes = "".join(f"<p>{html.escape(text)}</p>" for text in self.warnings)
         if not self.items:
             return notes
-        rows = "".join(_row(item) for item in self.items)
-        titles = ("", "Habit", "Kept", "Why", "Score")
+        rows = "".join(_row(item, self.words) for item in self.items)
+        titles = (_word(f"table.{name}", self.words) for name in ("rank", "habit", "chance", "reasons", "score"))
         head = "".join(f"<th scope='col' style='text-align:left'>{title}</th>" for title in titles)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{notes}"
 
 
-def _row(item: Item) -> str:
+def _word(key: str, words: Mapping[str, str]) -> str:
+    return html.escape(words.get(key, key.partition(".")[2]))
+
+
+def _row(item: Item, words: Mapping[str, str]) -> str:
     kept = "" if item.success_probability is None else f"{item.success_probability:.0%}"
     why = "<br>".join(html.escape(reason) for reason in item.reasons)
     parts = sorted(item.contributions.items(), key=lambda part: -abs(part[1]))
     bars = "".join(
-        f"<div style='display:flex;align-items:center;gap:6px'><span style='width:8em'>{html.escape(name)}</span>"
+        f"<div style='display:flex;align-items:center;gap:6px'>"
+        f"<span style='width:11em'>{_word(f'part.{name}', words)}</span>"
         f"<span style='background:{'#0072b2' if value > 0 else '#d55e00'};height:8px;"
         f"width:{max(1, math.ceil(abs(value) * 200))}px'></span><span>{value:.3f}</span></div>"
         for name, value in parts

@@ -1,7 +1,10 @@
 """Explanations of real lists: requirements 5.1.a, 5.1.b, 5.2.a, 5.2.d and 5.x on what the recommender makes."""
 
+import html
+import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from habitlab.explanations import as_table, explain_list, item_factors, success_
 from habitlab.explanations.factors import effects
 from habitlab.explanations.faithfulness import score_without
 from habitlab.recommender.recommend import Recommender
-from habitlab.recommender.recommendations import Item, Recommendations
+from habitlab.recommender.recommendations import Item, Note, Recommendations
 
 POISON = ("diabetes", "disabled", "pregnant", "диабет", "инвалид", "беременна", "alcohol", "secret")
 
@@ -44,7 +47,7 @@ def test_every_item_has_one_to_three_reasons_and_all_else_stays(lists: list[Reco
         told = explain_list(found)
         assert [item.habit_id for item in told.items] == [item.habit_id for item in found.items]
         assert [item.score for item in told.items] == [item.score for item in found.items]
-        assert all(1 <= len(item.reasons) <= 3 for item in told.items)
+        assert all(1 <= len(item.reasons) <= 3 + item.by_lot for item in told.items)
         assert not any(item.reasons for item in found.items)
 
 
@@ -76,7 +79,7 @@ def test_5_1_b_what_is_said_of_real_people_is_true_of_them(lists: list[Recommend
     seen = set()
     for found, item in items(lists, "en"):
         person, habit = found.person, item.habit
-        for factor, reason in zip(item_factors(found, item), item.reasons, strict=False):
+        for factor, reason in zip(item_factors(found, item), item.reasons[item.by_lot :], strict=False):
             seen.add(factor.part)
             match factor.part, factor.statement:
                 case "category", "match":
@@ -128,6 +131,54 @@ def test_5_x_whatever_people_confide_is_not_in_their_list(recommender: Recommend
     assert not any(word in said.casefold() for word in (*POISON, "clinic"))
     assert "barriers" not in found.person
     assert "gender" not in found.person
+
+
+def test_a_place_drawn_by_lot_says_so_first(lists: list[Recommendations]) -> None:
+    drawn = 0
+    for code, said in (("en", "drawn by lot"), ("ru", "жребием")):
+        for _, item in items(lists, code):
+            assert (said in item.reasons[0]) == item.by_lot
+            assert not any(said in reason for reason in item.reasons[1:])
+            drawn += item.by_lot
+    assert drawn
+
+
+NOTES = (
+    Note("same_chance", {"adoptions": 3}),
+    Note("alone"),
+    Note("impersonal"),
+    Note("ageless"),
+    Note("tied", {"habits": 21}),
+    Note("few", {"k": 5, "found": 1, "habits": 1171}),
+    Note("emptied", {"habits": 3, "last": "held"}),
+)
+
+
+def test_5_2_a_warnings_speak_the_language_of_the_list(lists: list[Recommendations]) -> None:
+    found = replace(lists[0], notes=NOTES, filtered={"held": 2, "time_budget": 1})
+    english, russian = (explain_list(found, code).warnings for code in ("en", "ru"))
+    assert len(english) == len(russian) == len(NOTES)
+    assert english[5] == (
+        "You asked for 5 habits, and only 1 of 1,171 can be offered. "
+        "Left out: you have it already: 2; longer than the time you have: 1."
+    )
+    assert "“you have it already”" in english[6]
+    assert "«уже есть у вас»" in russian[6]
+    for text in russian:
+        assert not re.search("[A-Za-z{}`]", text), text
+    for text in (*english, *russian):
+        assert re.fullmatch(r"[A-ZА-Я].*\.", text), text
+    assert explain_list(explain_list(found, "ru"), "en").warnings == english
+
+
+def test_5_2_a_a_notebook_shows_the_list_in_one_language(lists: list[Recommendations]) -> None:
+    shown = explain_list(replace(lists[0], notes=NOTES), "ru")._repr_html_()
+    text = re.sub(r"<[^>]*>", " ", shown)
+    assert not re.search("[A-Za-z]", html.unescape(text))
+    assert "привычка" in text
+    assert "similar people" in explain_list(lists[0], "en")._repr_html_()
+    assert json.dumps(explain_list(lists[0], "ru").to_json())  # the body has no headings
+    assert "words" not in explain_list(lists[0], "ru").to_json()
 
 
 def test_a_list_as_a_table_for_a_terminal(lists: list[Recommendations]) -> None:

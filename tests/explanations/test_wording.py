@@ -248,6 +248,7 @@ def keys_in_use() -> set[str]:
     built |= {f"feature.{name}" for name in [*FEATURES, "rest", "base"]}
     built |= {f"playground.{side}" for side in ("for", "against")}
     built |= {f"filtered.{name}" for name in REASONS}
+    built |= {f"warning.{key}" for key in re.findall(r'Note\("(\w+)"', source)}
     built |= {f"quantity.{unit}" for unit in re.findall(r'Quantity\("(\w+)"', source)}
     return written | built | words_of_the_vocabulary()
 

@@ -20,7 +20,7 @@ from habitlab.dataset.catalogue import load_catalogue
 from habitlab.dataset.registration import Registration, RegistrationError, choices
 from habitlab.explanations.wording import label, languages
 from habitlab.playground import ORDER, Playground, playground
-from habitlab.recommender.recommendations import Item, Recommendations
+from habitlab.recommender.recommendations import Item, Note, Recommendations
 from habitlab.simulation import simulate
 from tests.conftest import ROOT
 
@@ -39,7 +39,8 @@ def recommend(record: Registration) -> Recommendations:
         for rank, row in enumerate(chosen, start=1)
     )
     person = record.model_dump(mode="json", exclude={"barriers", "gender", "consents"})
-    return Recommendations("new", items, {"time_budget": 3}, "v1", person=person, neutral=AVERAGE)
+    notes = () if record.age else (Note("impersonal"),)
+    return Recommendations("new", items, {"time_budget": 3}, "v1", person=person, neutral=AVERAGE, notes=notes)
 
 
 def shown(**more: Any) -> Playground:
@@ -209,12 +210,21 @@ def test_the_list_shows_reasons_bars_and_what_was_left_out() -> None:
     text = form.shown.value
     assert text.count("<svg role='img' aria-label='Parts of the score of ") == 2
     assert "area 20.0, minutes 10.0, age -1.0, chance to keep it up 20.0" in text
-    assert text.count("drawn by lot, so that we learn") == 1
+    assert text.count("drawn by lot") == 1
     assert "aria-label='for'" in text
     assert "aria-label='against'" in text
     assert "longer than the time you have: 3" in text
     form = shown(answers={"time_commitment": 0})
     assert label("playground.empty") in form.shown.value
+
+
+def test_what_the_list_cannot_give_is_said_in_the_language_of_the_form() -> None:
+    form = shown()
+    assert "hardly personal" in form.shown.value
+    form.switch.value = "ru"
+    assert "почти не учитывает" in form.shown.value
+    type_in(form, "age", "34")
+    assert "почти не учитывает" not in form.shown.value
 
 
 def test_names_of_habits_are_text_and_not_markup() -> None:

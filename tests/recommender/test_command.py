@@ -204,9 +204,13 @@ def test_a_loop_backup_gives_what_it_can_and_says_what_it_cannot(call, shared_da
     assert code == 0
     assert len(body["items"]) == 5
     assert body["filtered"]["held"] == 6
-    assert "how likely a habit is kept is the same for all" in err
-    assert "nobody else to compare with" in err
-    assert "nothing is known of this person" in err
+    assert "the same for all habits" in err
+    assert "nobody else to compare you with" in err
+    assert "hardly personal" in err
+    assert "suit you equally" in err
+    _, _, err = call("me", "--data", tmp_path / "loop.db", "--at", AT, "--lang", "ru")
+    assert "подходят вам одинаково" in err
+    assert "you" not in err
 
 
 def test_lifesnaps_gives_what_it_can_and_says_what_it_cannot(call, shared_data, tmp_path):

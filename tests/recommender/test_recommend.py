@@ -14,7 +14,7 @@ from habitlab.dataset.registration import Registration
 from habitlab.features.days import local_date
 from habitlab.recommender import context
 from habitlab.recommender.recommend import Models, Recommender
-from habitlab.recommender.recommendations import Item, Recommendations
+from habitlab.recommender.recommendations import Item, Note, Recommendations
 from habitlab.simulation import world_of
 from habitlab.simulation.world import BY_WEEKDAY
 from tests.recommender.makers import Told, habits, recommender
@@ -227,8 +227,7 @@ def test_bad_k_below_1_is_refused(fitted, k):
 def test_bad_k_above_the_catalogue_gives_what_there_is_and_says_why(fitted):
     found = fitted.recommend("u0000001", k=1000, at=MORNING)
     assert len(found.items) + sum(found.filtered.values()) == len(fitted.habit_ids_)
-    assert f"only {len(found.items)} of 171 are eligible" in found.warnings[0]
-    assert "held" in found.warnings[0]
+    assert found.notes == (Note("few", {"k": 1000, "found": len(found.items), "habits": 171}),)
 
 
 def test_bad_everything_held():
@@ -236,20 +235,29 @@ def test_bad_everything_held():
     found = recommender(habits(3), users).recommend("ann")
     assert found.items == ()
     assert found.filtered == {"held": 3}
-    assert "the filter `held` took the last of 3 habits" in found.warnings[-1]
+    assert found.notes[-1] == Note("emptied", {"habits": 3, "last": "held"})
 
 
 def test_bad_everything_filtered_out_says_which_filter_emptied_it():
     users = pd.DataFrame({"user_id": ["ann"], "age": [40], "time_commitment": [5], "existing_habits": [["h1"]]})
     found = recommender(habits(3), users).recommend("ann")
     assert found.filtered == {"held": 1, "time_budget": 2}
-    assert "the filter `time_budget` took the last" in found.warnings[-1]
+    assert found.notes[-1] == Note("emptied", {"habits": 3, "last": "time_budget"})
 
 
 def test_bad_a_catalogue_of_one_habit():
     found = recommender(habits(1)).recommend("ann")
     assert [item.habit_id for item in found.items] == ["h1"]
-    assert "asked for 5 habits, only 1 of 1" in found.warnings[-1]
+    assert found.notes[-1] == Note("few", {"k": 5, "found": 1, "habits": 1})
+
+
+def test_bad_where_all_habits_score_alike_the_list_says_so_and_keeps_its_order():
+    tied = recommender(habits(6), scores=np.full(6, 0.3), exploration=0)
+    found = tied.recommend("ann")
+    assert Note("tied", {"habits": 6}) in found.notes
+    assert [item.habit_id for item in found.items][:2] == ["h1", "h2"]
+    assert tied.recommend("ann") == found
+    assert "tied" not in {note.key for note in recommender(habits(6)).recommend("ann").notes}
 
 
 def test_bad_no_habits():
@@ -261,7 +269,7 @@ def test_bad_a_person_who_says_nothing(fitted):
     found = fitted.recommend({})
     assert len(found.items) == 5
     assert found.user_id == "new"
-    assert "nothing is known of this person" in found.warnings[0]
+    assert found.notes == (Note("impersonal"), Note("ageless"))
     assert all(item.contributions["preference"] == 0 == item.contributions["age"] for item in found.items)
 
 
