@@ -35,6 +35,12 @@ def event_days(dataset: Dataset, table: str, column: str) -> Ints:
     return kept[table, column]
 
 
+def answer_days(dataset: Dataset) -> Ints:
+    """Local day of the answer to each recommendation (rows,): where none is told, the day on which it was shown."""
+    answered = event_days(dataset, "recommendations", "responded_at")
+    return np.where(answered < NEVER, answered, event_days(dataset, "recommendations", "shown_at"))
+
+
 def _local_days(dataset: Dataset, table: str, column: str) -> Ints:
     frame = dataset.table(table)
     if column not in frame or frame.empty:

@@ -15,7 +15,7 @@ from scipy import optimize, special, stats
 
 from habitlab.dataset import Dataset
 from habitlab.dataset.vocabulary import AdoptionSource, Category, Response
-from habitlab.features.as_of import NEVER, Floats, Ints, Tally, codes, end_of, event_days
+from habitlab.features.as_of import NEVER, Floats, Ints, Tally, answer_days, codes, end_of, event_days
 from habitlab.features.days import DONE, MISSED, Day, Days, need, read_days, rows_before
 from habitlab.features.interaction import acceptance, answers, engagement_depth
 from habitlab.features.profiles import completion_hours, time_of_day
@@ -100,7 +100,8 @@ class History:
 
         frame = dataset.recommendations
         shown = self._known("recommendations", "shown_at")
-        answered = np.where(shown < NEVER, self._known("recommendations", "responded_at"), NEVER)
+        answered = answer_days(dataset)
+        answered = np.where((shown < NEVER) & (answered < end), answered, NEVER)
         user = codes(frame["user_id"], users)
         self._exposed = Tally(user, shown)
         self._accepted, self._rejected = (
@@ -234,6 +235,9 @@ def completion_rates(dataset: Dataset, until: Day | None = None, *, level: float
     user = codes(days.pairs["user_id"], users)
     done = _per_pair(days, days.status == DONE)
     counted = done + _per_pair(days, days.status == MISSED)
+    # In an order of their own, so that the rounding of sums does not depend on that of the rows.
+    order = np.lexsort((codes(days.pairs["habit_id"], dataset.habits["habit_id"]), user))
+    user, done, counted = user[order], done[order], counted[order]
     rho = intraclass_correlation(done, counted, user)
     spread = np.bincount(user, counted * (1 + np.maximum(counted - 1, 0) * rho), len(users))
     done, counted = np.bincount(user, done, len(users)), np.bincount(user, counted, len(users))
@@ -300,8 +304,8 @@ class Taste:
         users, category = dataset.users["user_id"], np.append(habit_categories(dataset), -1)
         size = (len(users), len(CATEGORIES))
 
-        def cells(table: str, rows: npt.NDArray[np.bool_], column: str) -> tuple[Tally, Floats]:
-            frame, day = dataset.table(table), event_days(dataset, table, column)
+        def cells(table: str, rows: npt.NDArray[np.bool_], day: Ints) -> tuple[Tally, Floats]:
+            frame = dataset.table(table)
             user, area = codes(frame["user_id"], users), category[codes(frame["habit_id"], dataset.habits["habit_id"])]
             cell = np.where(rows & (user >= 0) & (area >= 0) & (day < end), user * size[1] + area, -1)
             total = np.bincount(cell[cell >= 0], minlength=size[0] * size[1]).reshape(size)
@@ -312,9 +316,10 @@ class Taste:
         if "source" in adopted:
             recommended = (adopted["source"] == AdoptionSource.RECOMMENDED).to_numpy(dtype=bool)
         seen = np.logical_or.reduce(answers(dataset, *Response))
-        self._picked, picked = cells("adoptions", ~recommended, "adopted_at")
-        self._taken, taken = cells("adoptions", recommended, "adopted_at")
-        self._seen, looked = cells("recommendations", seen, "responded_at")
+        begun = event_days(dataset, "adoptions", "adopted_at")
+        self._picked, picked = cells("adoptions", ~recommended, begun)
+        self._taken, taken = cells("adoptions", recommended, begun)
+        self._seen, looked = cells("recommendations", seen, answer_days(dataset))
 
         self.pick_share = (picked.sum(axis=0) + 0.5) / (picked.sum() + 0.5 * size[1])
         self.acceptance = (taken.sum(axis=0) + self.pick_share) / (looked.sum(axis=0) + 10)

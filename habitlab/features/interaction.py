@@ -13,7 +13,7 @@ from scipy import stats
 
 from habitlab.dataset import Dataset
 from habitlab.dataset.vocabulary import HabitField, Response, TimeOfDay
-from habitlab.features.as_of import NEVER, Floats, Ints, codes, end_of, event_days
+from habitlab.features.as_of import NEVER, Floats, Ints, answer_days, codes, end_of, event_days
 from habitlab.features.days import DONE, MISSED, SKIPPED, Day, need, read_days, rows_before
 from habitlab.features.rates import RatePrior
 
@@ -138,10 +138,8 @@ def engagement_depth(dataset: Dataset, until: Day | None = None) -> pd.Series:
     end, users = end_of(dataset, until), dataset.users["user_id"]
     size = len(users)
 
-    def count(table: str, column: str, rows: npt.NDArray[np.bool_] | None = None) -> Floats:
-        held = event_days(dataset, table, column) < end
-        held = held if rows is None else held & rows
-        return np.bincount(codes(dataset.table(table)["user_id"], users)[held], minlength=size).astype(float)
+    def count(table: str, day: Ints) -> Floats:
+        return np.bincount(codes(dataset.table(table)["user_id"], users)[day < end], minlength=size).astype(float)
 
     days = read_days(rows_before(dataset.habit_tracking, end))
     reported = days.repeat(codes(days.pairs["user_id"], users))[(days.status == DONE) | (days.status == SKIPPED)]
@@ -153,14 +151,14 @@ def engagement_depth(dataset: Dataset, until: Day | None = None) -> pd.Series:
         minutes = np.bincount(codes(sessions["user_id"], users)[held], length, size).astype(float)
     answered = np.logical_or.reduce(answers(dataset, Response.ACCEPTED, Response.REJECTED))
     kinds = [
-        count("sessions", "started_at"),
+        count("sessions", event_days(dataset, "sessions", "started_at")),
         minutes,
-        count("adoptions", "adopted_at"),
+        count("adoptions", event_days(dataset, "adoptions", "adopted_at")),
         np.bincount(reported, minlength=size),
-        count("recommendations", "responded_at", answered),
-        count("modifications", "at"),
-        count("feedback", "at"),
-        count("surveys", "answered_at"),
+        count("recommendations", np.where(answered, answer_days(dataset), NEVER)),
+        count("modifications", event_days(dataset, "modifications", "at")),
+        count("feedback", event_days(dataset, "feedback", "at")),
+        count("surveys", event_days(dataset, "surveys", "answered_at")),
     ]
     depth = np.log1p(kinds).sum(axis=0)
     return pd.Series(depth, index=pd.Index(users, name="user_id"), name="engagement_depth")
@@ -348,4 +346,4 @@ def _regression(design: Floats, outcome: Floats, weight: Floats, cluster: Ints, 
 def _shown_and_accepted(dataset: Dataset, end: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     shown = event_days(dataset, "recommendations", "shown_at") < end
     (yes,) = answers(dataset, Response.ACCEPTED)
-    return shown, shown & yes & (event_days(dataset, "recommendations", "responded_at") < end)
+    return shown, shown & yes & (answer_days(dataset) < end)

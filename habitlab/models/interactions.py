@@ -20,7 +20,8 @@ from scipy import sparse
 from habitlab.dataset import Dataset, DatasetError
 from habitlab.dataset.catalogue import normalise_name
 from habitlab.dataset.vocabulary import Purpose, Response
-from habitlab.features.days import DONE, MISSED, Day, Days, local_date, read_days, rows_before, until_day
+from habitlab.features.as_of import NEVER, event_days
+from habitlab.features.days import DONE, MISSED, Day, Days, read_days, rows_before, until_day
 from habitlab.models import Floats, Ids
 
 EXISTING_WEIGHT = 0.1
@@ -162,18 +163,8 @@ def days_of(dataset: Dataset, table: str, column: str) -> npt.NDArray[np.datetim
 
     Users without a zone live in UTC.
     """
-    frame = dataset.table(table)
-    if column not in frame or frame.empty:
-        return np.full(len(frame), np.datetime64("NaT", "D"))
-    users = dataset.users.set_index("user_id")
-    place = users.index.get_indexer(frame["user_id"])
-    zone: pd.Series | str = "UTC"
-    start: pd.Series | float = 0.0
-    if "zone" in users:
-        zone = users["zone"].fillna("UTC").iloc[place].set_axis(frame.index)
-    if "day_start" in users:
-        start = users["day_start"].iloc[place].set_axis(frame.index)
-    return local_date(frame[column], zone, start).to_numpy().astype("datetime64[D]")
+    day = event_days(dataset, table, column)
+    return np.where(day < NEVER, day, np.datetime64("NaT").astype(np.int64)).astype("datetime64[D]")
 
 
 def before(days: npt.NDArray[np.datetime64], until: Day | None) -> npt.NDArray[np.bool_]:

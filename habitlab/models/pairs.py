@@ -109,7 +109,7 @@ def success_labels(dataset: Dataset, until: Day | None = None) -> pd.DataFrame:
     tracked = _pair_of_days(days, users, habits)
     tally = Tally(tracked, days.day, done=done, counted=done | missed)
     observed = np.full(len(pair), end)
-    if not (event_days(dataset, "adoptions", "abandoned_at") < NEVER).any():
+    if not (event_days(dataset, "adoptions", "abandoned_at") < end).any():
         last = Tally(tracked, days.day).latest(pair, np.minimum(again, end))
         ended = np.where(np.isnan(last), day, last + 1).astype(np.int64)
         observed = _last_day(days, users)[user] + 1

@@ -105,6 +105,12 @@ def test_features_of_moments_are_those_of_users_as_of_that_day(dataset):
     np.testing.assert_allclose(history["category_affinity"], expected)
 
 
+def test_the_order_of_rows_changes_nothing(dataset):
+    events = ("habit_tracking", "adoptions", "recommendations", "sessions", "modifications", "feedback")
+    shuffled = dataset.replace(**{name: dataset.table(name).sample(frac=1, random_state=1) for name in events})
+    pd.testing.assert_frame_equal(user_features(shuffled), user_features(dataset), rtol=1e-12)
+
+
 def test_counts_equal_a_plain_loop(dataset):
     features = user_features(dataset, None)
     for user in dataset.users["user_id"].iloc[:20]:

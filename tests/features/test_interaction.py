@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from habitlab.dataset import Dataset, MissingColumn
+from habitlab.features.behavioural import category_affinity, user_features
 from habitlab.features.interaction import (
     acceptance,
     acceptance_by_position,
@@ -63,6 +64,21 @@ class TestAcceptance:
         early = acceptance(dataset, "2024-01-10")
         assert early["exposed"].sum() < len(dataset.recommendations)
         assert acceptance(dataset, "2023-01-01").isna().all(axis=None)
+
+    def test_an_answer_without_an_instant_counts_from_the_day_it_was_shown(self, dataset):
+        """Without `responded_at` all rates were 0."""
+        shown = dataset.recommendations
+        untold = dataset.replace(recommendations=shown.drop(columns="responded_at"))
+        assert acceptance(untold).equals(acceptance(dataset))
+        assert acceptance_by_position(untold).equals(acceptance_by_position(dataset))
+        assert engagement_depth(untold).equals(engagement_depth(dataset))
+        assert category_affinity(untold).equals(category_affinity(dataset))
+        features = user_features(untold)
+        assert features["accepted"].sum() == (shown["response"] == "accepted").sum()
+        assert features["rejected"].sum() == (shown["response"] == "rejected").sum()
+        half = user_features(untold, "2024-01-10")
+        early = shown.loc[shown["shown_at"] < pd.Timestamp("2024-01-09T00:00Z"), "response"]
+        assert half["accepted"].sum() >= (early == "accepted").sum() > 0
 
     def test_without_positions_it_says_so(self, dataset):
         with pytest.raises(MissingColumn, match="needs `position`"):

@@ -118,6 +118,13 @@ class TestLabel:
         silent = dataset.replace(habit_tracking=dataset.habit_tracking.iloc[:-1])
         assert success_labels(silent, START + pd.Timedelta(days=90)).empty  # the whole log may have ended
 
+    def test_3_3_2_b_whether_giving_up_is_recorded_is_not_known_from_the_future(self) -> None:
+        log, day = one_pair("d" * 45), START + pd.Timedelta(days=90)
+        log = log.replace(habit_tracking=log.habit_tracking.iloc[:-1])  # nothing at all after the 45 days
+        for ended in (pd.NaT, START + pd.Timedelta(days=200)):
+            dataset = log.replace(adoptions=log.adoptions.assign(abandoned_at=ended))
+            assert success_labels(dataset, day).empty  # on that day nothing tells a log that ended from a kept habit
+
     def test_3_3_2_b_agrees_with_a_slow_reading_of_the_definition(self, sample: Dataset) -> None:
         labels = success_labels(sample, UNTIL)
         start, ended = slow_days(sample, "adopted_at"), slow_days(sample, "abandoned_at")
