@@ -52,7 +52,7 @@ def open_truth(source: str | Path) -> dict[str, float]:
 
 def recommend(
     dataset: Dataset | str | Path,
-    user: str | Mapping[str, Any] | Any,
+    user: str | Path | Mapping[str, Any] | Any,
     k: int = 5,
     at: datetime | str | None = None,
     lang: str = "en",
@@ -61,13 +61,17 @@ def recommend(
 ) -> Recommendations:
     """Recommend k habits to a user of a dataset, or to somebody new, with reasons in a language (`en`, `ru`).
 
-    `dataset`: a dataset, its path, or the word `sample`. `user`: an id, or the answers of a new person (a mapping of
-    columns of the table `users`, or a registration record). `at`: moment of viewing on the person's own clock. The
-    recommender is fitted once for a dataset and kept; see `habitlab.recommender.recommend.Recommender` for what is
-    raised and returned.
+    `dataset`: a dataset, its path, or the word `sample`. `user`: an id, or the answers of a new person (a registration
+    record, the `Path` of its JSON file, or a mapping of columns of the table `users`). `at`: moment of viewing on the
+    person's own clock. The recommender is fitted once for a dataset and kept; see
+    `habitlab.recommender.recommend.Recommender` for what is raised and returned.
     """
     from habitlab.explanations.reasons import explain_list
     from habitlab.recommender.fitted import fitted
 
+    if isinstance(user, Path):
+        from habitlab.dataset.registration import Registration
+
+        user = Registration.from_json(user)
     recommender = fitted(open_dataset() if isinstance(dataset, str) and dataset == SAMPLE else dataset)
     return explain_list(recommender.recommend(user, k, at, lang, tomorrow=tomorrow), lang)

@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from habitlab.dataset import Dataset
+    from habitlab.dataset.registration import Registration
     from habitlab.recommender.recommendations import Recommendations
 
 BUILT_IN = Path("data/habittrack.db")
@@ -187,7 +188,12 @@ def _look(data: Path) -> None:
 
 @app.command()
 def recommend(
-    user: Annotated[str, typer.Argument(metavar="USER_ID", help="Who in the dataset.")],
+    user: Annotated[
+        str,
+        typer.Argument(
+            metavar="USER", help="An id of the dataset; or a registration record: a file *.json, - for standard input."
+        ),
+    ],
     data: DataOption = BUILT_IN,
     k: Annotated[int, typer.Option("--k", help="How many habits.")] = 5,
     lang: Annotated[str, typer.Option(help="Language of names and reasons: en or ru.")] = "en",
@@ -199,13 +205,14 @@ def recommend(
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Recommend habits to a user, and say why."""
+    """Recommend habits to a user or to somebody new, and say why."""
     import json
     from datetime import datetime
 
     from habitlab.explanations.reasons import explain_list
     from habitlab.recommender.fitted import fitted
 
+    record = _record(user)
     if str(data) == "sample":
         from habitlab import open_dataset
 
@@ -214,7 +221,7 @@ def recommend(
         _need_data(data)
         source = data
     moment = at or datetime.now().isoformat(timespec="minutes")
-    found = fitted(source, tell=_note).recommend(user, k, moment, lang, tomorrow=tomorrow)
+    found = fitted(source, tell=_note).recommend(record or user, k, moment, lang, tomorrow=tomorrow)
     answer = explain_list(found, lang)
     for warning in answer.warnings:
         _note(warning)
@@ -222,6 +229,15 @@ def recommend(
         _print(json.dumps(answer.to_json(), ensure_ascii=False, indent=2))
     else:
         _show(answer)
+
+
+def _record(user: str) -> Registration | None:
+    """Return the registration record at a path that ends in .json, or on standard input; None for an id."""
+    if user != "-" and not user.lower().endswith(".json"):
+        return None
+    from habitlab.dataset.registration import Registration
+
+    return Registration.from_json(sys.stdin.read() if user == "-" else Path(user))
 
 
 def _show(answer: Recommendations) -> None:

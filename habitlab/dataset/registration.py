@@ -169,6 +169,8 @@ class Registration(BaseModel):
         FileNotFoundError
             Nothing is at the path.
         """
+        if isinstance(source, Path) and not source.exists():
+            raise FileNotFoundError(f"no registration record at {source}")
         try:
             answers = json.loads(source.read_text("utf-8") if isinstance(source, Path) else source)
         except ValueError as error:

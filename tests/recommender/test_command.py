@@ -1,5 +1,6 @@
 """`habitlab recommend` and `habitlab.recommend`, and what they keep."""
 
+import io
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ import pytest
 import habitlab
 from habitlab.cli import main
 from habitlab.dataset import Dataset
+from habitlab.dataset.registration import Registration
 from habitlab.recommender import fitted as keeping
 from habitlab.recommender.recommend import Recommender
 from habitlab.simulation import simulate
@@ -171,6 +173,59 @@ def test_somebody_new_gets_reasons_too():
     assert len(found.items) == 3
     assert all(item.reasons for item in found.items)
     assert "<table>" in found._repr_html_()
+
+
+ANSWERS = {"age": 34, "improvement_areas": ["finance"], "time_commitment": 15, "consents": {"similar users": True}}
+
+
+def test_1_1_1_a_a_registration_record_gives_the_list_of_the_form(call, path, tmp_path, monkeypatch):
+    from habitlab.playground import playground
+
+    file = tmp_path / "me.json"
+    file.write_text(json.dumps(ANSWERS), encoding="utf-8")
+    code, out, _ = call(file, "--data", path, "--at", AT, "--json")
+    body = json.loads(out)
+    assert (code, body["user_id"]) == (0, "new")
+    dataset = Dataset.load(path)
+    assert habitlab.recommend(dataset, file, at=AT).to_json() == body
+    assert habitlab.recommend(dataset, Registration.of(ANSWERS), at=AT).to_json() == body
+    assert habitlab.recommend(dataset, ANSWERS, at=AT).to_json() == body
+    form = playground(dataset, answers=ANSWERS).recommendations
+    best = [(item.habit_id, item.score, item.reasons) for item in form.items if not item.by_lot]
+    assert best == [  # the form knows no moment, by which evening habits may be over and the lot may fall otherwise
+        (item.habit_id, item.score, item.reasons)
+        for item in habitlab.recommend(dataset, ANSWERS).items
+        if not item.by_lot
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(ANSWERS)))
+    assert json.loads(call("-", "--data", path, "--at", AT, "--json")[1]) == body
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ('{"age": 7}', "age: 7 is below 13"),
+        ('{"agee": 34}', "there is no such question; did you mean age?"),
+        ('{"email": "ann@example.org"}', "never kept; leave it out"),
+        ("{", "the registration is not JSON"),
+        ("[]", "is not a JSON object"),
+        ("\xff", "the registration is not JSON"),
+    ],
+)
+def test_1_1_1_a_a_record_that_cannot_be_taken_says_why(call, path, tmp_path, record, message):
+    (tmp_path / "me.json").write_bytes(record.encode("latin-1"))
+    code, out, err = call(tmp_path / "me.json", "--data", path)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "ann@example.org" not in err
+
+
+def test_1_1_1_a_a_record_that_is_not_there(call, path, tmp_path):
+    code, out, err = call(tmp_path / "nobody.json", "--data", path)
+    assert (code, out) == (2, "")
+    assert "no registration record at" in err
+    assert "nobody.json" in err
+    assert "fitting" not in err  # said before anything that takes long
 
 
 def test_on_a_terminal_it_is_a_table(path):
