@@ -110,7 +110,9 @@ def load(path: str | Path, *, kind: str | None = None) -> Any:
         raise ModelFileError(f"{path} holds a {header.get('kind')}, not a {kind}")
     try:
         return _Reader(contents, str(path)).value(json.loads(contents["state.json"]))
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except ModelFileError:
+        raise
+    except Exception as error:  # whatever a file made by hand may lead to, in json, numpy, pandas, scipy or skops
         raise ModelFileError(f"{path} is not what habitlab writes: {error!r}") from error
 
 
@@ -127,6 +129,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     content = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("compressed")  # ours never are, and a small file could fill the memory
             contents = {name: archive.read(name) for name in archive.namelist()}
     except (
         Exception
@@ -135,7 +139,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise ModelFileError(f"{path} {what}") from error
     try:
         header = json.loads(contents.pop("header.json"))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is not a model file of habitlab") from error
     if not isinstance(header, dict) or "state.json" not in contents:
         raise ModelFileError(f"{path} is not a model file of habitlab")
@@ -350,11 +354,7 @@ class _Reader:
 
     def _array(self, name: str) -> np.ndarray:
         if name not in self._arrays:
-            try:
-                array = np.lib.format.read_array(io.BytesIO(self._contents[name]), allow_pickle=False)
-            except ValueError as error:
-                raise ModelFileError(f"{self._path} is not what habitlab writes: {name}: {error}") from error
-            self._arrays[name] = array
+            self._arrays[name] = np.lib.format.read_array(io.BytesIO(self._contents[name]), allow_pickle=False)
         return self._arrays[name]
 
     def _estimator(self, name: str) -> Any:

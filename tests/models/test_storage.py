@@ -323,12 +323,21 @@ class TestBadFiles:
             {"type": "object", "class": "habitlab.features.rates:RatePrior"},
             {"type": "object", "class": "habitlab.features.rates:Gone", "state": {}},
             {"type": "object", "class": "habitlab.models.success:Fitted", "state": {}},
+            {"type": "enum", "class": "habitlab.dataset.vocabulary:Level", "value": "no such level"},
+            {"type": "date", "iso": "yesterday"}, {"type": "objects", "shape": [3], "parts": [1]},
+            {"type": "estimator", "file": "state.json"}, "[" * 100_000,
         ],
     )  # fmt: skip
-    def test_nonsense(self, file: Path, state: dict[str, Any]) -> None:
-        rewrite(file, state__json=json.dumps(state).encode())
-        with pytest.raises(ModelFileError):
+    def test_nonsense(self, file: Path, state: dict[str, Any] | str) -> None:
+        rewrite(file, state__json=(state if isinstance(state, str) else json.dumps(state)).encode())
+        with pytest.raises(ModelFileError, match=r"not what habitlab writes|types that no|fit it again"):
             load(file)
+
+    def test_a_small_file_cannot_fill_the_memory(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "bomb.model", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("state.json", bytes(1 << 24))
+        with pytest.raises(ModelFileError, match="damaged"):
+            load(tmp_path / "bomb.model")
 
 
 def test_a_failure_while_writing_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
