@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pytest
+# One thread a test process, set before any library reads it: tests run side by side, and threads wait for each other.
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
 
-from habitlab.dataset import Dataset
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+
+from habitlab.dataset import Dataset  # noqa: E402
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
