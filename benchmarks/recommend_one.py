@@ -1,9 +1,12 @@
-"""How long one list takes: fitting, in process, and as a whole `habitlab recommend`; and a varied list for many.
+"""How long one list takes: fitting, in process, and as a whole `habitlab recommend`.
 
+Times are by the clock, the least of several; for the whole process also those of the processor, which others on the
+machine disturb less. For many users at once see `recommend_all.py`.
 Usage: python benchmarks/recommend_one.py [PATH]    (default data/habittrack.db; `make data` makes it)
 """
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -11,15 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from habitlab.dataset import Dataset
-from habitlab.recommender import diversity
 from habitlab.recommender.recommend import Recommender
 
 PATH = Path(sys.argv[1] if len(sys.argv) > 1 else "data/habittrack.db")
 AT = "2024-05-06T08:00"
-MANY, CANDIDATES, HABITS, K = 100_000, 50, 500, 10
 
 
 def seconds(call: Callable[[], object], times: int = 3) -> float:
@@ -31,6 +30,12 @@ def _once(call: Callable[[], object]) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
+
+
+def _processor() -> float:
+    """Seconds of processor time that finished processes have taken."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -55,20 +60,10 @@ def main() -> None:
             subprocess.run(command, env=environment, check=True, capture_output=True)
 
         print(f"first whole process   {_once(call):7.2f} s   (fits)")
-        print(f"whole process         {seconds(call):7.2f} s   (at most 3)")
-
-    random = np.random.default_rng(0)
-    category = random.integers(0, 9, HABITS)
-    alike = diversity.similarity(
-        category, random.random((HABITS, 5)) < 0.3, random.integers(1, 60, HABITS).astype(float)
-    )
-    items = random.random((MANY, HABITS), dtype=np.float32).argpartition(-CANDIDATES, axis=1)[:, -CANDIDATES:]
-    scores = -np.sort(-random.random((MANY, CANDIDATES)), axis=1)
-
-    def vary() -> None:
-        diversity.rerank(items, scores, alike, category, k=K, diversity=0.05)
-
-    print(f"{MANY:,} varied lists of {K} from {CANDIDATES} candidates each: {seconds(vary):.2f} s")
+        before = _processor()
+        wall = seconds(call, times=5)
+        processor = (_processor() - before) / 5
+        print(f"whole process         {wall:7.2f} s   (at most 3), of that {processor:.2f} s of processor time (mean)")
 
 
 if __name__ == "__main__":
