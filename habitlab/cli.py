@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from habitlab.recommender.recommendations import Recommendations
 
 BUILT_IN = Path("data/habittrack.db")
-PRELOAD = ("habitlab.evaluation.claims", "habitlab.dataset.quality", "habitlab.report.figures", "seaborn")
+PRELOAD = (
+    "habitlab.evaluation.claims",
+    "habitlab.evaluation.explained",
+    "habitlab.evaluation.model_tables",
+    "habitlab.dataset.quality",
+    "habitlab.report.figures",
+    "seaborn",
+    "sklearn.ensemble",
+)
 """What kernels find loaded: importing it anew would take longer than most notebooks run."""
 
 DONE, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
@@ -265,8 +273,10 @@ def _show(answer: Recommendations) -> None:
             told = "; ".join(f"{h}: {text}" for h, text in zip(headings[-2:], (chance, score), strict=True) if text)
             lines = [f"{rank}. {name}", told, *reasons.split("\n"), slot]
             _print("\n   ".join(lines))
+    words, scores = language(code), [item.score for item in answer.items]
+    if scores != sorted(scores, reverse=True):
+        _print(words.say("table.order"))
     if answer.filtered:
-        words = language(code)
         _print(f"{words.say('playground.left_out')} {say_filtered(answer.filtered, words)}")
 
 

@@ -72,7 +72,7 @@ STATEMENTS: dict[str, dict[str, int]] = {
     "difficulty": {"near": 1, "harder": -1, "easier": -1},
     "text": {"closer": 1, "farther": -1},
     "preference": {"match": 1, "mismatch": -1},
-    "similar_people": {"more": 1, "less": -1, "more_popular": 1, "less_popular": -1},
+    "similar_people": {"more": 1, "less": -1, "more_alike": 1, "less_alike": -1, "more_popular": 1, "less_popular": -1},
     "success": {"higher": 1, "lower": -1},
     "age": {"young": -1, "old": -1},
 }
@@ -117,18 +117,20 @@ def factors(
     outlook: Outlook | None = None,
     *,
     has_history: bool = False,
+    compared: bool = False,
     most: int = MOST,
 ) -> list[Factor]:
     """Return what moved this habit most for this person: at most `most` factors, by falling |effect|, ties by name.
 
     `user` and `habit` are rows of the tables `users` and `habits`. A factor is given only where a statement about it
-    is true of both the person and the score, so a part without such a statement is passed over.
+    is true of both the person and the score, so a part without such a statement is passed over. Others are called
+    people with like habits where the person `has_history`, people like them where they were `compared`, else people.
     """
-    found = []
+    found, others = [], "" if has_history else "_alike" if compared else "_popular"
     for part in sorted(effect, key=lambda name: (-round(abs(effect[name]), 12), name)):
         if abs(effect[part]) < SMALLEST or part not in STATEMENTS:
             continue
-        for statement, values in _true_statements(part, user, habit, outlook, effect[part], has_history):
+        for statement, values in _true_statements(part, user, habit, outlook, effect[part], others):
             if STATEMENTS[part][statement] * effect[part] > 0:
                 found.append(Factor(part, float(effect[part]), statement, values))
                 break
@@ -141,7 +143,7 @@ def _true_statements(
     habit: Mapping[str, Any],
     outlook: Outlook | None,
     effect: float,
-    has_history: bool,
+    others: str,
 ) -> list[tuple[str, dict[str, Any]]]:
     match part:
         case "category":
@@ -162,7 +164,7 @@ def _true_statements(
         case "text":
             return [("closer" if effect > 0 else "farther", {})]
         case "similar_people":
-            return [(("more" if effect > 0 else "less") + ("" if has_history else "_popular"), {})]
+            return [(("more" if effect > 0 else "less") + others, {})]
     return []
 
 

@@ -82,6 +82,7 @@ def item_factors(recommendations: Recommendations, item: Item) -> list[Factor]:
         item.habit,
         outlook_of(item),
         has_history=recommendations.has_history,
+        compared=recommendations.compared,
     )
 
 

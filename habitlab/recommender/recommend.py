@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from difflib import get_close_matches
 from functools import cached_property
@@ -298,7 +298,8 @@ class Recommender:
         users, consent = _one_row(user)
         people = People.strangers(users, self.candidates_, self._everybody)
         parts = self._blended(self._ask_profiles(users, consent), people, np.arange(1))
-        return self._answer(people, 0, parts, k, moment, lang, tomorrow)
+        compared = bool(consent[0]) and getattr(self.models_.similar_people, "neighbours_", None) is not None
+        return replace(self._answer(people, 0, parts, k, moment, lang, tomorrow), compared=compared)
 
     def _answer(
         self,

@@ -51,7 +51,8 @@ class Recommendations:
     """A list for one person; `filtered` counts what each filter took away, by the reasons of `recommender.context`.
 
     For explanations: `person` is their row of the table `users` without what is missing and without barriers and
-    gender, `neutral` the contributions of an average habit for them, `has_history` whether they acted on any habit.
+    gender, `neutral` the contributions of an average habit for them, `has_history` whether they acted on any habit,
+    `compared` whether somebody new was compared with people of like age, minutes and gender who allow it.
     Explanations fill in the reasons of items, `warnings` (the `notes` in words) and `words` (headings by key).
     """
 
@@ -68,6 +69,7 @@ class Recommendations:
     person: Mapping[str, Any] = field(default_factory=dict, repr=False)
     neutral: dict[str, float] = field(default_factory=dict, repr=False)
     has_history: bool = False
+    compared: bool = False
     notes: tuple[Note, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict, repr=False)
 

@@ -133,6 +133,16 @@ def test_5_x_whatever_people_confide_is_not_in_their_list(recommender: Recommend
     assert "gender" not in found.person
 
 
+def test_5_1_b_people_like_you_are_spoken_of_only_where_you_were_compared(recommender: Recommender) -> None:
+    said = {}
+    for consent in (True, False):
+        found = recommender.recommend({"age": 60, "consents": {"similar users": consent}}, k=20)
+        said[consent] = " ".join(reason for item in explain_list(found).items for reason in item.reasons)
+    assert "People like you take to it" in said[True]
+    assert "People take to it" not in said[True]
+    assert "People like you" not in said[False]
+
+
 def test_a_place_drawn_by_lot_says_so_first(lists: list[Recommendations]) -> None:
     drawn = 0
     for code, said in (("en", "drawn by lot"), ("ru", "жребием")):

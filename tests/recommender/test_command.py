@@ -87,6 +87,15 @@ def test_plain_text_has_no_colours_and_names_habits_reasons_and_filters(call, pa
     assert "you have it already:" in out
 
 
+def test_where_a_lower_score_stands_higher_the_list_says_why(call, path):
+    said = "The order also keeps the list varied."
+    for user in ("u0000001", "u0000002", "u0000003"):
+        _, out, _ = call(user, "--data", path, "--at", AT)
+        scores = [item.score for item in habitlab.recommend(path, user, at=AT).items]
+        assert (said in out) == (sorted(scores, reverse=True) != scores)
+    assert said not in call("u0000001", "--data", path, "--at", AT, "--k", 1)[1]
+
+
 def test_russian(call, path):
     _, out, err = call("u0000001", "--data", path, "--at", AT, "--lang", "ru")
     assert "уже есть у вас" in out

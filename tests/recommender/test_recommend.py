@@ -302,6 +302,13 @@ def test_1_1_1_a_consent_in_a_record_reaches_the_comparison_with_similar_people(
     allowed, refused = ({"age": 33, "consents": {"similar users": yes}} for yes in (True, False))
     assert part(Registration.of(allowed)) == part(allowed) == 2 * part({"age": 33})
     assert part(Registration.of(refused)) == part(refused) == part({"age": 33})
+    assert not fitted.recommend(allowed).compared  # nobody in these data consents: there is nobody to compare with
+
+
+def test_who_is_compared_with_people_like_them_is_known(fitted):
+    assert fitted.recommend({"consents": {"similar users": True}}).compared
+    assert not fitted.recommend({"consents": {"similar users": False}}).compared
+    assert not fitted.recommend({"age": 33}).compared
 
 
 def test_bad_answers_are_refused_by_the_contract(fitted):
