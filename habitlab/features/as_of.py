@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from habitlab.dataset import Dataset
+from habitlab.dataset import Dataset, DatasetError
 from habitlab.features.days import Day, local_date, until_day
 
 Ints = npt.NDArray[np.int64]
@@ -80,7 +80,16 @@ def end_of(dataset: Dataset, until: Day | None) -> int:
 def codes(ids: pd.Series, known: pd.Series) -> Ints:
     """Position of each id (n,) in `known`, whose ids are unique; -1 where it is not there."""
     code, names = pd.factorize(ids)
-    return np.append(pd.Index(known).get_indexer(names), -1)[code].astype(np.int64)
+    return np.append(unique_index(known).get_indexer(names), -1)[code].astype(np.int64)
+
+
+def unique_index(ids: pd.Series) -> pd.Index:
+    """Index of ids of users or habits; DatasetError where one stands twice."""
+    index = pd.Index(ids)
+    if not index.is_unique:
+        twice = index[index.duplicated()]
+        raise DatasetError(f"{ids.name}: {len(twice):,} ids stand more than once, such as {twice[0]!r}")
+    return index
 
 
 class Tally:

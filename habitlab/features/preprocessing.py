@@ -279,8 +279,8 @@ def _listed(values: npt.NDArray[np.object_], name: str) -> tuple[npt.NDArray[np.
     """Row of each word of a column of lists, and the words."""
     given = np.flatnonzero(~pd.isna(values))
     lists = values[given]
-    if not set(map(type, lists)) <= {list, tuple}:
-        row = next(row for row in given if not isinstance(values[row], list | tuple))
+    if not set(map(type, lists)) <= {list, tuple, np.ndarray}:
+        row = next(row for row in given if not isinstance(values[row], list | tuple | np.ndarray))
         raise ValueError(f"{name}: row {row} holds {values[row]!r}, not a list of words")
     lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     return np.repeat(given, lengths), np.array([*chain.from_iterable(lists)], dtype=object)

@@ -265,7 +265,7 @@ def _numbers(frame: pd.DataFrame, column: str, missing: float = 0.0) -> Floats:
 
 def _one_hot(frame: pd.DataFrame, column: str, words: Any) -> Floats:
     names = [str(word) for word in words]
-    values = frame[column].astype(object).to_numpy() if column in frame else np.full(len(frame), None)
+    values = frame[column].to_numpy(dtype=object, na_value=None) if column in frame else np.full(len(frame), None)
     return (values[:, None] == np.array(names, dtype=object)).astype(float)
 
 
@@ -283,7 +283,7 @@ def _frequency(habits: pd.DataFrame) -> Floats:
 
 
 def _list(value: Any) -> list[str]:
-    return list(value) if isinstance(value, (list, tuple)) else []
+    return list(value) if isinstance(value, (list, tuple, np.ndarray)) else []
 
 
 def _length(value: Any) -> int:

@@ -289,7 +289,7 @@ def _ticked(frame: pd.DataFrame, column: str, words: Any) -> Floats:
     if column not in frame:
         return np.full((len(frame), len(words)), np.nan)
     lists = frame[column].reset_index(drop=True)
-    told = lists.map(lambda value: isinstance(value, (list, tuple))).to_numpy(dtype=bool)
+    told = lists.map(lambda value: isinstance(value, (list, tuple, np.ndarray))).to_numpy(dtype=bool)
     single = lists[told].explode().dropna()
     column_of = pd.Index([str(word) for word in words]).get_indexer(single)
     ticks = np.where(told[:, None], np.zeros(len(words)), np.nan)
@@ -316,7 +316,7 @@ def _answers(users: pd.DataFrame) -> tuple[list[Any], list[Any]]:
 
 
 def _said(barriers: Any, held: Any, names: dict[str, str]) -> str:
-    habits = [names.get(habit, str(habit)) for habit in held] if isinstance(held, (list, tuple)) else []
+    habits = [names.get(habit, str(habit)) for habit in held] if isinstance(held, (list, tuple, np.ndarray)) else []
     return "\n".join([barriers, *habits] if isinstance(barriers, str) else habits)
 
 

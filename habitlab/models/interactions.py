@@ -20,7 +20,7 @@ from scipy import sparse
 from habitlab.dataset import Dataset, DatasetError
 from habitlab.dataset.catalogue import normalise_name
 from habitlab.dataset.vocabulary import Purpose, Response
-from habitlab.features.as_of import NEVER, event_days
+from habitlab.features.as_of import NEVER, event_days, unique_index
 from habitlab.features.days import DONE, MISSED, Day, Days, read_days, rows_before, until_day
 from habitlab.models import Floats, Ids
 
@@ -63,7 +63,7 @@ class Interactions:
     def read(cls, dataset: Dataset, until: Day | None = None) -> Interactions:
         """Read what happened before the local day `until` (each user's own); None reads everything."""
         users, habits = ids_of(dataset.users, "user_id"), ids_of(dataset.habits, "habit_id")
-        keys = _Keys(pd.Index(users), pd.Index(habits))
+        keys = _Keys(unique_index(dataset.users["user_id"]), unique_index(dataset.habits["habit_id"]))
         started = days_of(dataset, "adoptions", "adopted_at")
         known = before(started, until)
         adoption, started = keys.of(dataset.adoptions[known]), started[known]

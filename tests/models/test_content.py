@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from habitlab.dataset import Dataset
+from habitlab.features.preprocessing import Preprocessor
+from habitlab.models.baselines import AsWritten
 from habitlab.models.content import NEUTRAL, WEIGHTS, ContentModel
 from tests.models.worlds import AWKWARD, UNTIL, awkward_datasets, population
 
@@ -120,6 +122,19 @@ def test_3_1_3_a_the_order_of_blocks_changes_nothing(learn):
     one, other = (ContentModel(weights, learn).fit(population(), UNTIL) for weights in (WEIGHTS, backwards))
     assert one.weights_ == other.weights_
     assert np.array_equal(one.score(), other.score())
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array])
+def test_lists_may_come_as_tuples_or_as_the_arrays_of_parquet(learnt, kind):
+    """Taken for no answer, they gave other scores without a word."""
+    users = population().users.head(50)
+    names = ["improvement_areas", "activity_preferences", "existing_habits"]
+    others = users.assign(**{c: [kind(v) if isinstance(v, list) else v for v in users[c]] for c in names})
+    np.testing.assert_array_equal(learnt.score_profiles(others), learnt.score_profiles(users))
+    written = AsWritten().fit(population(), UNTIL)
+    np.testing.assert_array_equal(written.score_profiles(others), written.score_profiles(users))
+    encoder = Preprocessor().fit(users)
+    assert encoder.transform(others).equals(encoder.transform(users))
 
 
 def test_a_known_user_scores_as_the_same_profile_does(learnt):

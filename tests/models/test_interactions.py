@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from habitlab.dataset import Dataset
+from habitlab.dataset import Dataset, DatasetError
 from habitlab.dataset.vocabulary import Purpose
+from habitlab.features.behavioural import user_features
 from habitlab.models.interactions import EXISTING_WEIGHT, LIVED, Interactions, consenting, positions
+from habitlab.models.success import SuccessModel
 from tests.models.worlds import UNTIL, imported_tracker, population
 
 
@@ -154,6 +156,17 @@ def test_tracked_habits_without_adoptions_count(diary):
     assert cells(data, "matrix") == pytest.approx({("me", "run"): 1.0})
     assert set(cells(data, "held")) == {("me", "run")}
     assert set(cells(Interactions.read(imported_tracker(), "2026-06-01"), "held")) == set()
+
+
+@pytest.mark.parametrize(
+    ("table", "twice"), [("users", "user_id: 1 ids .* 'ann'"), ("habits", "habit_id: 1 ids .* 'h1'")]
+)
+def test_an_id_that_stands_twice_is_named(diary, table, twice):
+    frame = diary.table(table)
+    again = diary.replace(**{table: pd.concat([frame, frame.iloc[:1]])})
+    for read in (Interactions.read, lambda data: SuccessModel().fit(data), user_features):
+        with pytest.raises(DatasetError, match=twice):
+            read(again)
 
 
 def test_ids_may_come_in_a_column_of_any_index():
