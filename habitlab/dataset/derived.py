@@ -44,3 +44,12 @@ def complexity(habits: pd.DataFrame) -> pd.Series:
     total = difficulty + minutes_code(habits["minutes"]).to_numpy()
     code = 1.0 + np.searchsorted((3.0, 5.0, 6.0, 8.0), total, side="left")
     return pd.Series(np.where(np.isnan(total), np.nan, code), index=habits.index, name="complexity")
+
+
+AGE_BANDS = {"under 18": 13, "18 to 24": 18, "25 to 39": 25, "40 to 59": 40, "60 and over": 60}
+"""Bands of a user's age, each with its first year; the last one is open."""
+
+
+def age_band(age: pd.Series) -> pd.Series:
+    """Ordered category of users' ages with the labels of `AGE_BANDS`; missing, and below the first, stays missing."""
+    return pd.cut(age, [*AGE_BANDS.values(), np.inf], labels=list(AGE_BANDS), right=False).rename("age_band")
