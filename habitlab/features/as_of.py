@@ -71,6 +71,7 @@ def end_of(dataset: Dataset, until: Day | None) -> int:
         ("recommendations", "responded_at"),
         ("sessions", "started_at"),
         ("feedback", "at"),
+        ("surveys", "answered_at"),
     ):
         days = event_days(dataset, table, column)
         last = max(last, int(days[days < NEVER].max(initial=-1)))

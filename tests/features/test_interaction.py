@@ -192,6 +192,11 @@ def test_1_3_3_c_depth_never_falls_when_anything_is_added(events, more):
     assert after["v"] == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_1_3_3_c_without_a_day_everything_counts_whatever_came_last(kind):
+    assert engagement_depth(engaged([("change", 1), (kind, 3)]))["u"] > np.log(2)
+
+
 def test_1_3_3_c_the_formula():
     depth = engagement_depth(engaged([("minutes", 1), ("session", 2), ("done", 3), ("skipped", 4), ("change", 5)]))
     assert depth["u"] == pytest.approx(np.log(3) + np.log(11) + np.log(3) + np.log(2))
