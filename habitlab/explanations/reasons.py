@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from babel.numbers import get_decimal_symbol
+
 from habitlab.dataset.vocabulary import WEEKDAYS, TimeOfDay
 from habitlab.explanations.factors import Factor, Outlook, factors, item_effects
 from habitlab.explanations.wording import FALLBACK, Language, Word, language, unknown_language
@@ -69,15 +71,19 @@ def say_filtered(filtered: Mapping[str, int], words: Language) -> str:
 
 @cache
 def _headings(code: str) -> dict[str, str]:
-    """Headings of a list and names of the parts of a score, by key."""
+    """Headings of a list and names of the parts of a score, by key, and what stands before decimals."""
     words = language(code)
-    return {key: words.say(key) for key in words.messages if key.startswith(("table.", "part."))}
+    said = {key: words.say(key) for key in words.messages if key.startswith(("table.", "part."))}
+    return said | {"decimal": get_decimal_symbol(words.locale)}
 
 
 def item_factors(recommendations: Recommendations, item: Item) -> list[Factor]:
     """Return the factors of one item of a list; see `habitlab.explanations.factors`."""
+    effect = item_effects(item.contributions, recommendations.neutral)
+    if any(note.key == "alone" for note in recommendations.notes):
+        effect.pop("similar_people", None)  # there are no other people of whom to say anything
     return factors(
-        item_effects(item.contributions, recommendations.neutral),
+        effect,
         recommendations.person,
         item.habit,
         outlook_of(item),

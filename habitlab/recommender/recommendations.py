@@ -108,6 +108,11 @@ def _word(key: str, words: Mapping[str, str]) -> str:
     return html.escape(words.get(key, key.partition(".")[2]))
 
 
+def _points(value: float, words: Mapping[str, str]) -> str:
+    """Return a part of a score in hundredths of the scale."""
+    return f"{100 * value:.1f}".replace(".", words.get("decimal", "."))
+
+
 def _row(item: Item, words: Mapping[str, str]) -> str:
     kept = "" if item.success_probability is None else f"{item.success_probability:.0%}"
     why = "<br>".join(html.escape(reason) for reason in item.reasons)
@@ -116,10 +121,10 @@ def _row(item: Item, words: Mapping[str, str]) -> str:
         f"<div style='display:flex;align-items:center;gap:6px'>"
         f"<span style='width:11em'>{_word(f'part.{name}', words)}</span>"
         f"<span style='background:{'#0072b2' if value > 0 else '#d55e00'};height:8px;"
-        f"width:{max(1, math.ceil(abs(value) * 200))}px'></span><span>{value:.3f}</span></div>"
+        f"width:{max(1, math.ceil(abs(value) * 200))}px'></span><span>{_points(value, words)}</span></div>"
         for name, value in parts
         if value
     )
-    score = f"<details><summary>{item.score:.3f}</summary>{bars}</details>"
+    score = f"<details><summary>{_points(item.score, words)}</summary>{bars}</details>"
     cells = (str(item.rank), html.escape(item.name), kept, why, score)
     return "<tr>" + "".join(f"<td style='text-align:left;vertical-align:top'>{cell}</td>" for cell in cells) + "</tr>"

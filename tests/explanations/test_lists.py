@@ -143,6 +143,12 @@ def test_5_1_b_people_like_you_are_spoken_of_only_where_you_were_compared(recomm
     assert "People like you" not in said[False]
 
 
+def test_5_1_b_of_other_people_nothing_is_said_where_there_are_none(lists: list[Recommendations]) -> None:
+    alone = replace(lists[0], notes=(Note("alone"),))
+    assert any(factor.part == "similar_people" for item in lists[0].items for factor in item_factors(lists[0], item))
+    assert not any(factor.part == "similar_people" for item in alone.items for factor in item_factors(alone, item))
+
+
 def test_a_place_drawn_by_lot_says_so_first(lists: list[Recommendations]) -> None:
     drawn = 0
     for code, said in (("en", "drawn by lot"), ("ru", "жребием")):
@@ -186,6 +192,8 @@ def test_5_2_a_a_notebook_shows_the_list_in_one_language(lists: list[Recommendat
     text = re.sub(r"<[^>]*>", " ", shown)
     assert not re.search("[A-Za-z]", html.unescape(text))
     assert "привычка" in text
+    assert re.search(r"\d,\d", text)
+    assert not re.search(r"\d\.\d", text)
     assert "similar people" in explain_list(lists[0], "en")._repr_html_()
     assert json.dumps(explain_list(lists[0], "ru").to_json())  # the body has no headings
     assert "words" not in explain_list(lists[0], "ru").to_json()
