@@ -1,6 +1,6 @@
 """9.1 Fairness: groups with intervals, disparities beyond chance, what small groups are owed, calibration, exposure."""
 
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,22 @@ def test_9_1_b_the_p_value_is_that_of_all_ways_to_deal_out_the_outcomes() -> Non
 
     ways = np.array([apart(chosen) for chosen in combinations(range(9), 4)])
     assert found == pytest.approx(np.mean(ways >= apart((0, 1, 2, 3)) - 1e-12), abs=0.015)
+
+
+def test_9_1_b_looking_twice_is_paid_for_as_by_all_ways_to_deal_out_three_groups() -> None:
+    values = np.array([0.1, 0.9, 0.4, 0.7, 1.9, 1.3, 0.6, 1.1])
+    dealt = sorted(set(permutations("aabbbccc")))
+    assert len(dealt) == 560
+    sums = np.array([[values[np.array(way) == group].sum() for group in "abc"] for way in dealt])
+    n = np.array([2, 3, 3])
+    away = (sums / n - values.mean()) ** 2
+    both = np.round([away @ n, (away / (1 / n - 1 / 8)).max(axis=1)], 9)
+    alone = np.array([[np.mean(each >= one) for one in each] for each in both])
+    smaller = alone.min(axis=0)
+    for way in dealt[::97]:
+        data = pd.DataFrame({"value": values, "group": way})
+        found = audit(data, outcome="value", groups="group", min_n=1, permutations=10_000).disparity["p_value"][0]
+        assert found == pytest.approx(np.mean(smaller <= smaller[dealt.index(way)] + 1e-12), abs=0.025)
 
 
 SCENES = {
