@@ -218,7 +218,7 @@ def truncated_svd(matrix: sparse.csr_array, rank: int) -> tuple[Floats, tuple[Fl
     # An eigenvector's sign is arbitrary: its largest entry is made positive.
     if habits:
         vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
-    shrunk = values / (values + _RIDGE / max(total.mean(), 1e-9))
+    shrunk = values / (values + _RIDGE / max(total.sum() / max(habits, 1), 1e-9))
     return vectors, ((scale[:, None] * vectors) * shrunk, vectors.T / scale)
 
 

@@ -224,27 +224,30 @@ def train_pipeline(pairs: LabelledPairs, rows: Bools, seed: int = 0) -> tuple[Fi
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.frozen import FrozenEstimator
+    from threadpoolctl import threadpool_limits
 
-    generator = np.random.default_rng(seed)
-    learning, stopping, calibrating = three_ways(pairs.user, rows, generator)
-    success, kept = pairs.success, learning | stopping
-    features, _ = encoded(pairs, learning, generator)
-    # Its own validation set would be drawn by row, and hold the users that it learns from.
-    trial = HistGradientBoostingClassifier(
-        max_iter=MOST_TREES, early_stopping=True, n_iter_no_change=10, random_state=seed, **_BOOSTING
-    ).fit(features[learning], success[learning], X_val=features[stopping], y_val=success[stopping])
-    features, rates = encoded(pairs, kept, generator)
-    boosting = HistGradientBoostingClassifier(
-        max_iter=trial.n_iter_, early_stopping=False, random_state=seed, **_BOOSTING
-    ).fit(features[kept], success[kept])
-    calibrated = CalibratedClassifierCV(FrozenEstimator(boosting), method="sigmoid")
-    calibrated.fit(features[calibrating], success[calibrating])
-    sigmoid = calibrated.calibrated_classifiers_[0].calibrators[0]
-    trees = Trees.of(boosting)
-    slope, intercept = -float(sigmoid.a_), -float(sigmoid.b_)
-    raw = trees.log_odds(np.ascontiguousarray(features[calibrating].T))
-    covariance = logistic_covariance(raw, success[calibrating], pairs.user[calibrating], slope, intercept)
-    return Fitted(trees, slope, intercept, covariance, rates), calibrated
+    # Trees this small keep no second thread busy, and on a busy machine threads wait for each other: 20 times slower.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        generator = np.random.default_rng(seed)
+        learning, stopping, calibrating = three_ways(pairs.user, rows, generator)
+        success, kept = pairs.success, learning | stopping
+        features, _ = encoded(pairs, learning, generator)
+        # Its own validation set would be drawn by row, and hold the users that it learns from.
+        trial = HistGradientBoostingClassifier(
+            max_iter=MOST_TREES, early_stopping=True, n_iter_no_change=10, random_state=seed, **_BOOSTING
+        ).fit(features[learning], success[learning], X_val=features[stopping], y_val=success[stopping])
+        features, rates = encoded(pairs, kept, generator)
+        boosting = HistGradientBoostingClassifier(
+            max_iter=trial.n_iter_, early_stopping=False, random_state=seed, **_BOOSTING
+        ).fit(features[kept], success[kept])
+        calibrated = CalibratedClassifierCV(FrozenEstimator(boosting), method="sigmoid")
+        calibrated.fit(features[calibrating], success[calibrating])
+        sigmoid = calibrated.calibrated_classifiers_[0].calibrators[0]
+        trees = Trees.of(boosting)
+        slope, intercept = -float(sigmoid.a_), -float(sigmoid.b_)
+        raw = trees.log_odds(np.ascontiguousarray(features[calibrating].T))
+        covariance = logistic_covariance(raw, success[calibrating], pairs.user[calibrating], slope, intercept)
+        return Fitted(trees, slope, intercept, covariance, rates), calibrated
 
 
 def three_ways(user: npt.NDArray[np.int64], rows: Bools, generator: np.random.Generator) -> tuple[Bools, Bools, Bools]:

@@ -118,7 +118,7 @@ CHANGES = st.sampled_from(list(VALUES)).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(CHANGES, min_size=1, max_size=30))
 def test_1_3_3_b_counts_of_changes_equal_the_oracle(changes):
     frame = pd.DataFrame(changes, columns=["user_id", "field", "old", "new"])
@@ -180,7 +180,7 @@ def engaged(events):
 EVENT = st.tuples(st.sampled_from(KINDS), st.integers(0, 40))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(EVENT, max_size=12), EVENT)
 def test_1_3_3_c_depth_never_falls_when_anything_is_added(events, more):
     before, after = (
