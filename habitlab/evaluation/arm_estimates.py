@@ -96,7 +96,7 @@ def welch(
     standardised = float("nan")
     if len(samples) == 2 and not ratio:
         pooled = float(np.sqrt(((sizes - 1) * variance).sum() / (sizes.sum() - 2) / max(kept, 1e-300)))
-        standardised = difference / pooled * (1 - 3 / (4 * (sizes.sum() - 2) - 1))
+        standardised = float(difference / pooled * (1 - 3 / (4 * (sizes.sum() - 2) - 1)))
     return ArmEstimate(
         difference,
         difference - reach,
