@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import habitlab
@@ -242,6 +242,7 @@ ODD = [
 ]
 
 
+@settings(deadline=None)  # a first call reads all time zones
 @given(st.dictionaries(st.sampled_from([*Registration.model_fields, "x"]), st.sampled_from(ODD)))
 def test_any_answers_are_taken_or_refused_in_words(answers: dict) -> None:
     try:

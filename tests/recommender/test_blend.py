@@ -131,9 +131,9 @@ def test_4_1_d_the_soft_fit_at_its_limits():
     np.testing.assert_allclose(misfit(ages, habits)[:, 0], [0, 0, 0.2, 0.2, 1, 1, 1, 1])
 
 
-def test_4_1_d_towards_a_hard_limit_the_fit_falls_before_it():
+def test_4_1_d_past_the_upper_limit_of_a_habit_of_the_body_the_fit_falls():
     habits = candidates(1, category="physical", min_age=13, max_age=60)
-    np.testing.assert_allclose(misfit([40, 55, 58, 60], habits)[:, 0], [0, 0, 0.6, 1])
+    np.testing.assert_allclose(misfit([40, 60, 63, 65], habits)[:, 0], [0, 0, 0.6, 1])
 
 
 def test_d70b_an_unknown_age_is_neutral_in_the_score():
