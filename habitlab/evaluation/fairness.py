@@ -53,8 +53,7 @@ class _Dimension(NamedTuple):
     name: str
     kind: str
     labels: list[str]
-    code: Ints
-    """Group of each user, -1 for none."""
+    code: Ints  # group of each user, -1 for none
 
 
 def people(dataset: Dataset) -> pd.DataFrame:
@@ -276,12 +275,14 @@ def _recovered(shown: Bools, overlap: Floats, with_secret: Floats, size: Floats)
 
 def _mean(values: Floats, binary: bool, level: float, seed: int) -> tuple[float, float, float]:
     """Mean of a group with its interval."""
+    from statsmodels.stats.proportion import proportion_confint  # here, since it takes half a second to import
+
     n, mean = len(values), float(values.mean())
     if n < estimates.FEWEST or (not binary and np.ptp(values) == 0):
         return mean, np.nan, np.nan
     if binary:
-        interval = stats.binomtest(int(values.sum()), n).proportion_ci(level, method="wilson")
-        return mean, float(interval.low), float(interval.high)
+        low, high = proportion_confint(int(values.sum()), n, alpha=1 - level, method="wilson")
+        return mean, float(low), float(high)
     if n > _RESAMPLED:
         half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
         return mean, mean - half, mean + half
@@ -303,10 +304,9 @@ def _disparities(
     generator = np.random.default_rng(seed)
     sums, squares = [groups @ middle[:, None]], [inside @ middle[:, None] ** 2]
     for block in blocks(permutations, users_at_once(len(y))):
-        size = block.stop - block.start
-        drawn = np.ascontiguousarray(generator.permuted(np.tile(middle, (size, 1)), axis=1).T)
+        drawn = np.ascontiguousarray(generator.permuted(np.tile(middle, (block.stop - block.start, 1)), axis=1).T)
         sums.append(groups @ drawn)
-        squares.append(np.tile(squares[0], size) if whole else inside @ drawn**2)
+        squares.append(np.tile(squares[0], drawn.shape[1]) if whole else inside @ drawn**2)
     summed, square = np.hstack(sums).T, np.hstack(squares).T
     number = np.asarray(groups.sum(axis=1)).ravel()
     return [_disparity(summed[:, a:b], square[:, d], number[a:b]) for d, (a, b) in enumerate(pairwise(edges))]

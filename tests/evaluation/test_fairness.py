@@ -265,7 +265,7 @@ def wrongly_found(seeds: int) -> int:
 
 
 def test_9_1_b_looking_at_several_dimensions_is_paid_for() -> None:
-    assert wrongly_found(40) <= at_most(0.05, 40)
+    assert wrongly_found(25) <= at_most(0.05, 25)
 
 
 @pytest.mark.long
