@@ -135,6 +135,7 @@ class TextEncoder(BaseEstimator):
         """Learn words, their weights and the dimensions from texts (str; None and NaN are missing ones)."""
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.utils.extmath import randomized_svd
+        from threadpoolctl import threadpool_limits
 
         if self.components < 1:
             raise ValueError(f"components is 1 or more; got {self.components}")
@@ -146,8 +147,10 @@ class TextEncoder(BaseEstimator):
         self.components_ = np.zeros((1, weights.shape[1]))
         if weights.nnz:
             size = max(1, min(self.components, min(weights.shape) - 1))
-            # Iterated until the seed no longer shows: the default five leave neighbouring dimensions mixed.
-            self.components_ = randomized_svd(weights, size, n_iter=20, n_oversamples=30, random_state=0)[2]
+            # Iterated until the seed no longer shows: the default five leave neighbouring dimensions mixed. On one
+            # thread, for the last bits of products depend on their number.
+            with threadpool_limits(limits=1, user_api="blas"):
+                self.components_ = randomized_svd(weights, size, n_iter=20, n_oversamples=30, random_state=0)[2]
         return self
 
     def tfidf(self, texts: Iterable[object]) -> csr_matrix:

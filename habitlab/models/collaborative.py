@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import linalg, sparse
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from habitlab.dataset import Dataset
 from habitlab.dataset.vocabulary import Purpose
@@ -95,8 +96,9 @@ class CollaborativeModel:
         self.consent_ = np.zeros(len(data.user_ids), dtype=bool)
         if self.demographics:
             self.consent_ = consenting(dataset, Purpose.SIMILAR_USERS, until) & data.registered
-        self._calibrate(data, dataset.users)
-        self._learn(data.matrix, data, dataset.users)
+        with threadpool_limits(limits=1, user_api="blas"):  # the last bits of products depend on the number of threads
+            self._calibrate(data, dataset.users)
+            self._learn(data.matrix, data, dataset.users)
         return self
 
     def score(self, user_ids: Sequence[str] | None = None) -> Floats:
@@ -301,19 +303,16 @@ def _als(matrix: sparse.csr_array, rank: int, regularisation: float, seed: int) 
         ) from error
     if matrix.nnz == 0:
         return np.zeros((matrix.shape[1], rank))
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):  # implicit's own products are small: more threads slow them down
-        model = AlternatingLeastSquares(
-            factors=rank,
-            regularization=regularisation,
-            alpha=_ALS_CONFIDENCE,
-            iterations=_ALS_ROUNDS,
-            random_state=seed,
-            num_threads=1,
-            dtype=np.float64,
-        )
-        model.fit(sparse.csr_matrix(matrix), show_progress=False)
+    model = AlternatingLeastSquares(
+        factors=rank,
+        regularization=regularisation,
+        alpha=_ALS_CONFIDENCE,
+        iterations=_ALS_ROUNDS,
+        random_state=seed,
+        num_threads=1,
+        dtype=np.float64,
+    )
+    model.fit(sparse.csr_matrix(matrix), show_progress=False)
     return np.asarray(model.item_factors, dtype=float)
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import linalg, optimize, sparse
+from threadpoolctl import threadpool_limits
 
 from habitlab.dataset import Dataset
 from habitlab.dataset.vocabulary import Category, Chronotype, LearningStyle, Level, TimeOfDay
@@ -103,7 +104,8 @@ class ContentModel:
         total = sum(self.weights.values())
         self.weights_ = {block: self.weights[block] / total for block in sorted(self.weights)}
         if self.learn_weights:
-            self._learn(Interactions.read(dataset, until))
+            with threadpool_limits(limits=1, user_api="blas"):  # else the last bits depend on the number of threads
+                self._learn(Interactions.read(dataset, until))
         return self
 
     def score(self, user_ids: Sequence[str] | None = None) -> Floats:

@@ -8,12 +8,14 @@ import pytest
 from scipy import sparse
 from scipy.stats import spearmanr
 from sklearn.decomposition import TruncatedSVD
+from threadpoolctl import threadpool_limits
 
 from habitlab.dataset import Dataset
 from habitlab.dataset.vocabulary import Purpose
 from habitlab.evaluation.metrics import ndcg_at_k
 from habitlab.models.baselines import Popularity
 from habitlab.models.collaborative import CollaborativeModel, balanced_logistic, ease, truncated_svd
+from habitlab.models.content import ContentModel
 from habitlab.models.interactions import Interactions, consenting
 from habitlab.models.neighbours import Neighbours
 from habitlab.models.ranking import top_k
@@ -227,6 +229,16 @@ def test_the_same_fit_twice_gives_the_same_bits(fitted):
         assert np.array_equal(CollaborativeModel(method).fit(population(), UNTIL).score(), fitted[method].score())
     vectors = fitted["svd"].items_
     assert (vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])] > 0).all(), "signs are fixed"
+
+
+@pytest.mark.parametrize("model", [CollaborativeModel, lambda: CollaborativeModel("ease"), ContentModel])
+def test_the_same_fit_gives_the_same_bits_on_any_number_of_threads(model):
+    scores = []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads, user_api="blas"):
+            fitted = model().fit(population(), UNTIL)
+        scores.append(fitted.score())
+    assert np.array_equal(*scores)
 
 
 def test_balanced_logistic_finds_planted_slopes_and_falls_back_to_one():
