@@ -43,7 +43,7 @@ FEWEST_DECIDING = 10.0
 LARGEST_SHARE = 0.05
 """Share of all weight that one row may carry."""
 
-_SURE = float(stats.norm.isf(0.0005))  # two-sided 1 in 1000: one false alarm in so many honest logs
+_RARE = 0.001  # false alarms an honest log, of each test that makes a result unusable
 
 
 class OffPolicyWarning(UserWarning):
@@ -63,7 +63,7 @@ class PolicyValue:
 
     `effective_sample_size` is Kish's (sum w)^2 / sum w^2 over rows, `effective_clusters` the same over clusters'
     summed weights; `mean_weight` is 1 on average when the log covers the target policy. `usable` is False when the
-    weights say little or nothing; `warnings` says why, and other things to know.
+    weights say little or nothing, and for dm when the log contradicts the model; `warnings` says why, and other things.
     """
 
     value: float
@@ -159,6 +159,13 @@ def estimate_value(
     _judge_terms(influence, unit, quiet)
     if method == "dm":
         quiet.append("the interval of dm says nothing of the model's own error: a wrong model is wrong with confidence")
+        corrected = _terms("dr", reward, weight, predicted, np.inf)[0]
+        reach = _reach(corrected, denominator, codes, 1 - _RARE, None)[0]
+        if abs(value - corrected.mean()) > reach:
+            loud.append(
+                f"the log contradicts the model: corrected by what was logged (dr), {value:.3g} becomes "
+                f"{corrected.mean():.3g} +- {reach:.2g} at {1 - _RARE:.1%}"
+            )
     else:
         _judge_weights(weight, logging, codes, effective, loud, quiet)
     cut = weight > limit
@@ -371,7 +378,7 @@ def _judge_weights(
     mean = float(weight.mean())
     away = _sums(codes, weight) - mean * sizes
     spread = float(np.sqrt(clusters / max(clusters - 1, 1) * (away**2).sum())) / n
-    if abs(mean - 1) > max(_SURE * spread, 1e-6):
+    if abs(mean - 1) > max(stats.norm.isf(_RARE / 2) * spread, 1e-6):
         why = "it does what the log never shows (missing support)" if mean < 1 else "it claims more than there is"
         loud.append(
             f"the mean weight of the target policy is {mean:.3g} and should be 1: {why}, or a propensity is wrong"

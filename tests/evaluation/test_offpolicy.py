@@ -360,6 +360,14 @@ def test_a_policy_that_the_log_never_followed_has_no_interval(method):
     assert found.effective_sample_size == 0
 
 
+def test_a_model_that_the_log_contradicts_is_told_of_aloud():
+    reward, logging, target, model = draw(2000, model=WRONG_MODEL)
+    found, loud = told(reward, logging, target, method="dm", reward_model=model)
+    assert f"the log contradicts the model: corrected by what was logged (dr), {found.value:.3g} becomes" in loud
+    reward, logging, target, model = draw(2000)
+    assert told(reward, logging, target, method="dm", reward_model=model)[1] == ""
+
+
 def test_rare_rewards_are_told_of():
     """Five clicks in 10,000 rows: whatever the weights, the interval rests on five rows."""
     reward = np.zeros(10_000)
@@ -617,6 +625,7 @@ def test_the_real_logs_are_read_as_described(real_logs):
         assert own.ci_low < PUBLISHED[log.policy] < own.ci_high
 
 
+@quiet
 @pytest.mark.parametrize(("log", "other"), [("random", "bts"), ("bts", "random")])
 def test_each_real_log_tells_what_the_other_policy_brought(real_logs, log, other):
     """Held against the other policy's own log (10,000 rows) and all that was published of it, within 3.3 errors."""
