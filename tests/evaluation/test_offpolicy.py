@@ -2,6 +2,7 @@
 
 import itertools
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -642,6 +643,20 @@ def test_each_real_log_tells_what_the_other_policy_brought(real_logs, log, other
         else:  # few clicks with large weights: the log of a policy sure of itself tells little of others, and says so
             assert any("rows decide on the interval" in text for text in found.warnings)
             assert found.effective_sample_size < 0.1 * found.n
+
+
+@quiet
+def test_the_page_tells_these_numbers(real_logs):
+    """The rows of docs/offpolicy.md about the real logs, per cent."""
+    page = (Path(__file__).parents[2] / "docs" / "offpolicy.md").read_text(encoding="utf-8")
+    for log, other in (("random", "bts"), ("bts", "random")):
+        rows, brought = real_logs[log], real_logs[other]
+        target = brought.distribution()[rows.place, rows.item]
+        found = estimate_value(rows.click, rows.propensity, target, interval="bootstrap")
+        own = estimate_value(brought.click, np.ones(len(brought)), np.ones(len(brought)))
+        for one in (found, own):
+            value, low, high = (f"{100 * end:.2f}" for end in (one.value, one.ci_low, one.ci_high))
+            assert f"| {value} ({low}-{high}) |" in page
 
 
 def test_bad_files_of_logs_are_refused(tmp_path):
