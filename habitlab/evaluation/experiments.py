@@ -364,6 +364,8 @@ def order_arms(column: pd.Series, control: Hashable | None) -> list[Hashable]:
 
 
 def _numbers(column: pd.Series, name: str) -> Floats:
+    if column.dtype == object and column.dropna().map(lambda value: isinstance(value, bool | np.bool_)).all():
+        column = column.astype(float)  # truths with gaps
     if not (pd.api.types.is_numeric_dtype(column.dtype) or column.isna().all()):
         raise ValueError(f"{name} holds {column.dtype} values such as {column.iloc[0]!r}; numbers or truths are needed")
     return column.to_numpy(dtype=float, na_value=np.nan)

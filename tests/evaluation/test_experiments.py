@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +17,8 @@ from scipy import optimize, stats
 
 from habitlab.evaluation.arm_estimates import _score, score_interval
 from habitlab.evaluation.experiments import assign, compare_arms, srm_test, unit_values
+
+ROOT = Path(__file__).parents[2]
 
 
 def trial(users=60, rows=1, effect=0.0, seed=0, spread=1.0, within=False, noise=1.0):
@@ -42,8 +49,6 @@ class TestAssignmentIsSaltedAndSticky:
         assert list(assign(["u1", "u2", "u3", "u4", "u5", "u6"], ["a", "b"], "s")) == list(
             assign(np.array(["u1", "u2", "u3", "u4", "u5", "u6"]), ["a", "b"], "s")
         )
-        import hashlib
-
         point = int(hashlib.sha256(b"s\x1fu1").hexdigest()[:16], 16) / 2**64
         assert assign(["u1"], ["a", "b"], "s")[0] == ("a" if point < 0.5 else "b")
 
@@ -366,6 +371,12 @@ class TestWhatCannotBeCompared:
             "5 of 100 rows" in warning and "0 in control and 5 in nudge" in warning for warning in found.warnings
         )
 
+    def test_truths_with_gaps_are_read(self):
+        data = trial(users=40).assign(y=lambda d: (d["y"] > 0).astype(object))
+        data.loc[3, "y"] = None
+        assert sum(compare(data).n_units.values()) == 39
+        assert compare(data).p_value == pytest.approx(compare(data.assign(y=data["y"].astype("boolean"))).p_value)
+
     def test_the_sample_ratio_is_of_all_who_were_assigned(self):
         data = trial(users=200)
         data.loc[data["arm"] == "nudge", "y"] = data["y"].where(data["user"] % 2 == 0)
@@ -446,3 +457,13 @@ def test_unit_values_are_the_means_of_known_rows():
     expected = data.groupby(["user", "arm"])["y"].mean().dropna()
     found = unit_values(data, unit="user", arm="arm", outcome="y").set_index(["unit", "arm"])["value"]
     assert found.to_dict() == pytest.approx(expected.to_dict())
+
+
+def test_the_page_of_definitions_names_what_exists():
+    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    calls = set(re.findall(r"\b(experiments|planning|rollout|sequential|survival|trials)\.([a-z_]+)\b", page))
+    assert len(calls) > 8
+    for module, name in calls:
+        assert hasattr(importlib.import_module(f"habitlab.evaluation.{module}"), name), f"{module}.{name}"
+    assert all(f"**{kind}**" in page for kind in ("safe", "harmed", "not shown"))
+    assert all(f"| {action} |" in page for action in ("no readout", "keep control", "wait", "roll out"))
