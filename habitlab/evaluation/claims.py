@@ -355,8 +355,10 @@ def _finding(
 def _midway_dip(dataset: Dataset, draw: Draw) -> Measured:
     held = behaviour.cycle_data(dataset)
     names = ("days 1-3 less 7-14", "days 22-35 less 7-14")
-    active, survivors = (behaviour.dip(held, survivors=only, **draw.again) for only in (False, True))
-    weighted = behaviour.dip(held, weighted=True, **draw.again)
+    active, survivors, weighted = (
+        behaviour.dip(held, survivors=only, weighted=ipcw, resamples=draw.resamples, seed=draw.seed)
+        for only, ipcw in ((False, False), (True, False), (False, True))
+    )
     n, left = (len(np.unique(held.pair[behaviour.dip_days(held, survivors=only)])) for only in (False, True))
     beside = (
         ("midway_dip_survivors", "those held to day 35", survivors, left, METHOD),
