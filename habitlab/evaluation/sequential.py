@@ -75,7 +75,7 @@ def always_valid(
 
 
 def _tightest(alpha: float) -> float:
-    """Ratio r of mixture variance to squared standard error at which the interval is tightest (their appendix B.2)."""
+    """Ratio r of mixture variance to squared standard error at which the interval is tightest."""
     return float(-special.lambertw(-(alpha**2) / np.e, -1).real - 1)
 
 

@@ -63,11 +63,11 @@ def outcomes(dataset: Dataset, exposed: pd.Series, days: int = 30, gone_after: i
 
 
 def load_browser_trial(folder: str | Path) -> pd.DataFrame:
-    """Read the trial of nudges against time on distracting sites (Kovacs et al. 2018, doi:10.1145/3274364).
+    """Read the trial of nudges against time on distracting sites (Kovacs et al. 2019, doi:10.1145/3290605.3300560).
 
-    Columns: user, goal (the site), arm (infrequent or frequent nudges, the first the control), time (log of seconds on
-    the site that day), other_time (on the other sites), goal_time: mean `time` on that site of all other users, known
-    whatever this user is assigned, so a covariate. Most users are in both arms, a site or a day in one.
+    Columns: user, goal (the site), arm (infrequent or frequent nudges, the first the control), time (log of about the
+    seconds on the site), other_time (on the other sites), goal_time: mean `time` on that site of all other users, known
+    whatever this user is assigned, so a covariate. Nine users in ten are in both arms.
 
     Raises
     ------
