@@ -346,3 +346,11 @@ def test_more_users_than_are_kept_give_the_same(sample, fitted, monkeypatch):
 
 def test_every_reason_of_the_filters_is_one_that_is_documented(lists):
     assert {reason for one in lists for reason in one.filtered} <= set(context.REASONS)
+
+
+def test_1_1_1_e_the_difficulty_somebody_asks_for_is_collected_and_used(sample, fitted):
+    wishes = pd.DataFrame({"user_id": ["a", "b"], "difficulty_preference": ["beginner", "advanced"]})
+    easy, hard = fitted.score_profiles(wishes)
+    assert "difficulty_preference" in Registration.model_fields
+    # Which way is learnt: in the simulated world able people, who ask for more, begin with easy habits.
+    assert np.abs(hard - easy).max() > 0.005
