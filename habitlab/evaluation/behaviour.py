@@ -23,7 +23,7 @@ import pandas as pd
 from scipy import stats
 
 from habitlab.dataset import Dataset, MissingColumn
-from habitlab.dataset.derived import minutes_band
+from habitlab.dataset.derived import age_band, minutes_band
 from habitlab.dataset.vocabulary import WEEKDAYS, AdoptionSource
 from habitlab.evaluation import estimates
 from habitlab.evaluation.estimates import Floats, Resampled
@@ -38,8 +38,6 @@ SUCCESS_DAYS, SUCCESS_SHARE = (22, 49), 0.6
 
 PEAKS = ((6, 8), (19, 21))
 """Local hours that the overview names as those of most completions."""
-
-AGE_BANDS = {"under 18": 13, "18 to 24": 18, "25 to 39": 25, "40 to 59": 40, "60 and over": 60}
 
 _BOOTSTRAP = "cluster bootstrap by user (BCa)"
 
@@ -654,7 +652,7 @@ def demographics(
 def demographics_data(dataset: Dataset) -> pd.DataFrame:
     """Pairs with category, and gender and age band of their users as far as the data hold them.
 
-    Bands are those of `AGE_BANDS`, or `users.age_band` as it is where nobody's `age` is known.
+    Bands are those of `dataset.derived.AGE_BANDS`, or `users.age_band` as it is where nobody's `age` is known.
     """
     dataset.require("habits.category")
     pairs = holdings(dataset).pairs
@@ -664,8 +662,7 @@ def demographics_data(dataset: Dataset) -> pd.DataFrame:
     if "gender" in users and users["gender"].notna().any():
         frame = frame.assign(gender=users["gender"].astype("str"))
     if "age" in users and users["age"].notna().any():
-        band = pd.cut(users["age"], [*AGE_BANDS.values(), np.inf], labels=list(AGE_BANDS), right=False)
-        frame = frame.assign(age_band=band.astype("str"))
+        frame = frame.assign(age_band=age_band(users["age"]).astype("str"))
     elif "age_band" in users and users["age_band"].notna().any():  # of sources that tell no years
         frame = frame.assign(age_band=users["age_band"].astype("str"))
     if frame.shape[1] == 1:

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import special
 
 from habitlab.dataset import Dataset
+from habitlab.dataset.derived import age_band
 from habitlab.features.days import Day
 from habitlab.models import Floats
 from habitlab.models.pairs import NAMES, WINDOW, LabelledPairs, label_pairs
@@ -36,7 +37,6 @@ Split = Literal["temporal", "grouped"]
 MODEL, PLAIN, ISOTONIC, LOGISTIC, BASE, TRUTH = (
     "success model", "not calibrated", "isotonic", "logistic regression", "base rate", "truth",
 )  # fmt: skip
-AGE_BANDS = {"under 18": 13, "18 to 24": 18, "25 to 39": 25, "40 to 59": 40, "60 and over": 60}
 BINS = 10
 FEWEST_OF_GROUP = 100
 """Pairs below which the calibration of a group is not judged."""
@@ -334,8 +334,7 @@ def _groups(users: pd.DataFrame, chance: Floats, success: npt.NDArray, user: npt
     if "gender" in users:
         labels["gender"] = users["gender"].astype(object).to_numpy()
     if "age" in users:
-        edges = [*AGE_BANDS.values(), np.inf]
-        labels["age band"] = pd.cut(users["age"], edges, right=False, labels=list(AGE_BANDS)).astype(object).to_numpy()
+        labels["age band"] = age_band(users["age"]).astype(object).to_numpy()
     rows = []
     for dimension, group in labels.items():
         named = np.where(pd.isna(group), "not told", group)
