@@ -37,16 +37,17 @@ def entry(path: Path) -> Path:
 
 
 @contextmanager
-def alone(place: Path) -> Iterator[None]:
-    """Let one process read a dataset while others wait for what it keeps; without a writable cache none waits."""
+def alone(place: Path, longest: float = _LONGEST_READ) -> Iterator[None]:
+    """Let one process make what is kept at `place` while others wait; without a writable cache none waits.
+
+    After `longest` seconds a process goes on for itself.
+    """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(place.with_suffix(".lock"), timeout=_LONGEST_READ)
-    try:
+    lock = FileLock(place.with_suffix(".lock"), timeout=longest)
+    with suppress(OSError, Timeout):
         place.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except (OSError, Timeout):
-        pass
     try:
         yield
     finally:

@@ -12,6 +12,8 @@ import pandas as pd
 from habitlab.dataset import cache, parquet, sqlite
 from habitlab.dataset.schema import TABLES, DatasetError, MissingColumn, check, coerce, empty_table
 
+_LEFT_OUT: Any = None
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -21,24 +23,25 @@ class Dataset:
     where the data come from, and whether they are simulated.
     """
 
-    users: pd.DataFrame = field(default_factory=lambda: empty_table("users"))
-    habits: pd.DataFrame = field(default_factory=lambda: empty_table("habits"))
-    habit_tracking: pd.DataFrame = field(default_factory=lambda: empty_table("habit_tracking"))
-    adoptions: pd.DataFrame = field(default_factory=lambda: empty_table("adoptions"))
-    modifications: pd.DataFrame = field(default_factory=lambda: empty_table("modifications"))
-    recommendations: pd.DataFrame = field(default_factory=lambda: empty_table("recommendations"))
-    sessions: pd.DataFrame = field(default_factory=lambda: empty_table("sessions"))
-    feedback: pd.DataFrame = field(default_factory=lambda: empty_table("feedback"))
-    surveys: pd.DataFrame = field(default_factory=lambda: empty_table("surveys"))
-    experiments: pd.DataFrame = field(default_factory=lambda: empty_table("experiments"))
-    consents: pd.DataFrame = field(default_factory=lambda: empty_table("consents"))
-    model_runs: pd.DataFrame = field(default_factory=lambda: empty_table("model_runs"))
+    users: pd.DataFrame = _LEFT_OUT
+    habits: pd.DataFrame = _LEFT_OUT
+    habit_tracking: pd.DataFrame = _LEFT_OUT
+    adoptions: pd.DataFrame = _LEFT_OUT
+    modifications: pd.DataFrame = _LEFT_OUT
+    recommendations: pd.DataFrame = _LEFT_OUT
+    sessions: pd.DataFrame = _LEFT_OUT
+    feedback: pd.DataFrame = _LEFT_OUT
+    surveys: pd.DataFrame = _LEFT_OUT
+    experiments: pd.DataFrame = _LEFT_OUT
+    consents: pd.DataFrame = _LEFT_OUT
+    model_runs: pd.DataFrame = _LEFT_OUT
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Bring every table to the dtypes of the contract; the caller's frames stay as they were."""
         for name in TABLES:
-            object.__setattr__(self, name, coerce(name, self.table(name)))
+            given = self.table(name)
+            object.__setattr__(self, name, empty_table(name) if given is _LEFT_OUT else coerce(name, given))
 
     def table(self, name: str) -> pd.DataFrame:
         """Return one table by its name."""

@@ -16,7 +16,7 @@ from scipy import stats
 from habitlab.dataset.analyses import FEWEST
 from habitlab.dataset.catalogue import normalise_name
 from habitlab.dataset.dataset import Dataset
-from habitlab.dataset.schema import TABLES, violations
+from habitlab.dataset.schema import TABLES, WHEN, violations
 from habitlab.dataset.vocabulary import WEEKDAYS, Status
 
 __all__ = [
@@ -33,21 +33,6 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-
-_OF_INTEREST = {
-    "users": "registered_at",
-    "habit_tracking": "date",
-    "adoptions": "adopted_at",
-    "modifications": "at",
-    "recommendations": "shown_at",
-    "sessions": "started_at",
-    "feedback": "at",
-    "surveys": "sent_at",
-    "experiments": "assigned_at",
-    "consents": "at",
-    "model_runs": "trained_at",
-}
-"""The column that says when a row of the table happened."""
 
 _ABSENCE_MEANS = {
     ("habits", "unit"): "not a measured habit",
@@ -74,7 +59,7 @@ def inventory(dataset: Dataset) -> pd.DataFrame:
         frame = dataset.table(name)
         present = [column for column in table.columns if column in frame.columns]
         filled = [column for column in present if frame[column].notna().any()]
-        times = _times(frame, _OF_INTEREST.get(name))
+        times = _times(frame, WHEN.get(name))
         lines.append(
             {
                 "table": name,

@@ -222,6 +222,21 @@ TABLES: dict[str, Table] = {
     ),
 }
 
+WHEN = {
+    "users": "registered_at",
+    "habit_tracking": "date",
+    "adoptions": "adopted_at",
+    "modifications": "at",
+    "recommendations": "shown_at",
+    "sessions": "started_at",
+    "feedback": "at",
+    "surveys": "sent_at",
+    "experiments": "assigned_at",
+    "consents": "at",
+    "model_runs": "trained_at",
+}
+"""The column that says when a row of the table happened."""
+
 PRIMARY_TABLES = ("users", "habits", "habit_tracking")
 
 _TARGET = r"[1-9]\d*/[1-9]\d*"

@@ -16,24 +16,14 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
-from habitlab.dataset import Dataset
+from habitlab.dataset import Dataset, schema
 from habitlab.features.days import Day, until_day
 from habitlab.models.interactions import Interactions, days_of, positions
 
 Ids = npt.NDArray[np.object_]
 Mask = npt.NDArray[np.bool_]
 
-WHEN = {
-    "habit_tracking": "date",
-    "adoptions": "adopted_at",
-    "modifications": "at",
-    "recommendations": "shown_at",
-    "sessions": "started_at",
-    "feedback": "at",
-    "surveys": "sent_at",
-    "experiments": "assigned_at",
-    "consents": "at",
-}
+WHEN = {table: column for table, column in schema.WHEN.items() if table not in ("users", "model_runs")}
 """Column that says when a row came to be known; a row without it cannot be shown to be of the past, and goes."""
 
 FILLED_IN_LATER = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,9 @@ def _kept(identity: str, dataset: Callable[[], Dataset], tell: Callable[[str], N
     found = find()
     if found is not None:
         return found
-    with _alone(place):
+    from habitlab.dataset.cache import alone
+
+    with alone(place, _LONGEST_FIT):
         found = find()  # another process may have fitted it meanwhile
         if found is None:
             data = dataset()
@@ -87,21 +89,6 @@ def _prune(folder: Path) -> None:
         old.unlink(missing_ok=True)
         for suffix in (".models", ".lock"):
             old.with_suffix(suffix).unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Let one process fit while others wait for what it keeps; without a writable cache none waits."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(place.with_suffix(".lock"), timeout=_LONGEST_FIT)
-    with suppress(OSError, Timeout):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _identity(path: Path) -> str:
