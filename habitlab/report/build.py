@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -290,6 +290,7 @@ def _run_all(
 ) -> tuple[dict[str, Report], bool, dict[str, Any]]:
     """Run plans side by side: what was finished, whether Ctrl-C came, and facts for run.json. Leaves no process."""
     done: dict[str, Report] = {}
+    futures: set[Future[Report]] = set()
     kernels = None
     interrupted = False
     try:
@@ -299,7 +300,7 @@ def _run_all(
             try:
                 from habitlab.report import execute, page  # noqa: F401  (while the kernels' parent preloads)
 
-                left = {pool.submit(_make, plan, work, kernels) for plan in plans}
+                futures = left = {pool.submit(_make, plan, work, kernels) for plan in plans}
                 while left:
                     finished, left = wait(left, return_when=FIRST_COMPLETED)
                     for future in finished:
@@ -312,6 +313,9 @@ def _run_all(
                 kernels.close()  # the threads see their kernels die, and end
     except KeyboardInterrupt:
         interrupted = True
+        # What was being written when Ctrl-C came stands there now.
+        ended = (future for future in futures if future.done() and not future.cancelled() and not future.exception())
+        done |= {future.result().name: future.result() for future in ended}
     facts: dict[str, Any] = {}
     if kernels:
         facts["kernels"] = f"ordinary ({kernels.why_ordinary})" if kernels.why_ordinary else "forked"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -323,6 +324,16 @@ def interrupted(project: Path, moment) -> tuple[int, list]:
     finally:
         for left in processes_with("HABITLAB_TEST", str(project)):
             left.kill()
+
+
+def test_a_report_written_as_ctrl_c_comes_has_run(books: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupting(futures, **_: object) -> None:
+        wait(futures)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "wait", interrupting)
+    assert make() == {"01-one": "ran", "02-two": "ran", "03-three": "ran"}
+    assert json.loads((project / "out" / "run.json").read_text())["reports"]["02-two"]["status"] == "ran"
 
 
 def test_ctrl_c_keeps_what_was_finished_and_the_next_build_goes_on(books: Path, project: Path) -> None:
