@@ -83,5 +83,5 @@ lock:  ## Pin the newest allowed versions in requirements.lock
 	  --extra dev pyproject.toml --output-file requirements.lock
 
 clean:  ## Remove reports, data, caches and .venv
-	rm -rf $(OUT) $(VENV) data/*.db data/*.parquet .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(OUT) $(VENV) data/*.db data/*.parquet data/*.service .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
