@@ -114,6 +114,7 @@ def show(
     if reflow is None:
         reflow = all(_columns(axes) == 1 for axes in figure.axes)
     filled = findings.fill(caption, numbers)
+    _break_titles(figure)
     wide = _svg(figure)
     narrow = ""
     if reflow and figure.get_figwidth() > NARROW:
@@ -135,10 +136,23 @@ def _fit_phone(figure: Figure) -> None:
     """Narrow the figure, letters as large as before: fewer ticks, titles broken into lines."""
     figure.set_size_inches(NARROW, max(figure.get_figheight() * 0.9, 2.6))
     for axes in figure.axes:
-        for place in ("left", "center", "right"):
-            axes.set_title(textwrap.fill(axes.get_title(loc=place), 38), loc=place)
         if isinstance(axes.xaxis.get_major_locator(), mpl.ticker.MaxNLocator):
             axes.locator_params(axis="x", nbins=4)
+    _break_titles(figure)
+
+
+def _break_titles(figure: Figure) -> None:
+    """Break titles into lines where they would leave the figure: long tick labels push their start to the right."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for place in ("left", "center", "right"):
+            text = axes.get_title(loc=place)
+            title = {"left": axes._left_title, "center": axes.title, "right": axes._right_title}[place]  # type: ignore[attr-defined]
+            box, edge = title.get_window_extent(), figure.bbox
+            room = min(1.0, (edge.x1 - max(box.x0, edge.x0)) / box.width) if text and box.width else 1.0
+            if room < 1:
+                letters = max(map(len, text.splitlines()))
+                axes.set_title(textwrap.fill(" ".join(text.split()), max(12, int(letters * room) - 1)), loc=place)
 
 
 def _columns(axes: Axes) -> int:

@@ -69,6 +69,17 @@ def test_the_figure_is_closed_and_drawn_anew_for_a_phone(shown: list[dict[str, A
     assert (wide, narrow) == (figures.WIDE * 72, pytest.approx(figures.NARROW * 72))
 
 
+@pytest.mark.parametrize("fit", [figures._break_titles, figures._fit_phone], ids=["desk", "phone"])
+def test_no_title_leaves_the_figure_whatever_stands_left_of_it(fit: Any) -> None:
+    figure, axes = plt.subplots()
+    axes.barh(["a label of some length", "b"], [1, 2])
+    axes.set_title("A title that says at some length what this figure answers, as titles should", loc="left")
+    fit(figure)
+    figure.draw_without_rendering()
+    assert axes._left_title.get_window_extent().x1 <= figure.bbox.x1
+    assert "\n" in axes.get_title(loc="left")
+
+
 def test_panels_side_by_side_scroll_instead(shown: list[dict[str, Any]]) -> None:
     show(lines(ncols=2))
     show(lines(nrows=2))
