@@ -340,12 +340,22 @@ def _cells(
     )
 
 
-def unit_values(data: pd.DataFrame, *, unit: str, arm: str, outcome: str) -> pd.DataFrame:
-    """Return the mean outcome of each unit in each arm it has known rows in: columns unit, arm, value."""
-    cells = _cells(data, unit, arm, outcome)
+def unit_values(
+    data: pd.DataFrame, *, unit: str, arm: str, outcome: str, denominator: str | None = None
+) -> pd.DataFrame:
+    """Return the mean outcome of each unit in each arm it has known rows in: columns unit, arm, value.
+
+    With `denominator` the value is linearised (delta method): the mean over units is the arm's ratio; and the unit's
+    sums stand beside it in the columns outcome and denominator.
+    """
+    cells = _cells(data, unit, arm, outcome, denominator=denominator)
     who, where = np.nonzero(cells.defined)
+    values = cells.means if denominator is None else linearised(cells.top, cells.bottom, cells.defined)
     arms = np.asarray(cells.arms, dtype=object)[where]
-    return pd.DataFrame({"unit": cells.units[who], "arm": arms, "value": cells.means[who, where]})
+    frame = pd.DataFrame({"unit": cells.units[who], "arm": arms, "value": values[who, where]})
+    if denominator is None:
+        return frame
+    return frame.assign(outcome=cells.top[who, where], denominator=cells.bottom[who, where])
 
 
 def order_arms(column: pd.Series, control: Hashable | None) -> list[Hashable]:

@@ -1,10 +1,10 @@
-"""From comparisons to a decision: several metrics, outliers, novelty, overlapping experiments, guardrails."""
+"""From comparisons to a decision: overlapping experiments and groups, guardrails, and what is done."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,187 +13,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from habitlab.evaluation.experiments import (
-    SRM_BLOCKS,
-    Comparison,
-    compare_arms,
-    order_arms,
-    unit_values,
-)
+from habitlab.evaluation.experiments import SRM_BLOCKS, order_arms
 
 GUARDRAILS = ("retention", "fairness", "minors")
 """Without a guardrail of each of these names nothing is rolled out."""
-
-
-def adjust_p_values(p_values: Mapping[str, float], method: Literal["holm", "bh"] = "holm") -> dict[str, float]:
-    """Adjust p-values for their number: Holm (1979) against any false positive, Benjamini-Hochberg (1995) for a share.
-
-    What is NaN was not tested: it stays NaN and does not count.
-    """
-    if method not in ("holm", "bh"):
-        raise ValueError(f"method must be 'holm' or 'bh'; it is {method!r}")
-    tested = {name: p for name, p in p_values.items() if not math.isnan(p)}
-    p = np.array(list(tested.values()))
-    if method == "bh":
-        adjusted = stats.false_discovery_control(p) if len(p) else p
-    else:
-        order = np.argsort(p, kind="stable")
-        adjusted = np.empty_like(p)
-        adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
-    found = dict(zip(tested, map(float, adjusted), strict=True))
-    return {name: found.get(name, float("nan")) for name in p_values}
-
-
-def compare_metrics(
-    data: pd.DataFrame,
-    *,
-    unit: str,
-    arm: str,
-    primary: str,
-    secondary: Sequence[str],
-    method: Literal["holm", "bh"] = "holm",
-    level: float = 0.95,
-    **options: Any,
-) -> pd.DataFrame:
-    """Compare the arms on one primary metric, tested as it is, and on others, adjusted for their number.
-
-    Columns: metric, role, difference, ci_low, ci_high (each at `level`, not adjusted), p_value, adjusted_p_value,
-    n_control, n_arm, warnings. `options` go to `compare_arms`.
-    """
-    if primary in secondary or len(set(secondary)) < len(secondary):
-        raise ValueError(f"each metric has one role; got primary {primary!r} and secondary {list(secondary)}")
-    found = {
-        name: compare_arms(data, unit=unit, arm=arm, outcome=name, level=level, **options)
-        for name in (primary, *secondary)
-    }
-    adjusted = adjust_p_values({name: found[name].p_value for name in secondary}, method)
-    frame = pd.DataFrame([_row(comparison) for comparison in found.values()])
-    frame.insert(0, "metric", list(found))
-    frame.insert(1, "role", ["primary", *["secondary"] * len(secondary)])
-    adjusted_p = [found[name].p_value if name == primary else adjusted[name] for name in found]
-    frame.insert(frame.columns.get_loc("p_value") + 1, "adjusted_p_value", adjusted_p)
-    return frame
-
-
-def _row(comparison: Comparison) -> dict[str, Any]:
-    control, treated = comparison.arms
-    return {
-        "difference": comparison.difference,
-        "ci_low": comparison.ci_low,
-        "ci_high": comparison.ci_high,
-        "p_value": comparison.p_value,
-        "n_control": comparison.n_units[control],
-        "n_arm": comparison.n_units[treated],
-        "warnings": comparison.warnings,
-    }
-
-
-def outlier_sensitivity(
-    data: pd.DataFrame,
-    *,
-    unit: str,
-    arm: str,
-    outcome: str,
-    share: float = 0.01,
-    control: Hashable | None = None,
-    **options: Any,
-) -> pd.DataFrame:
-    """The difference as it is, winsorised and trimmed: does it hang on a few extreme units?
-
-    Bounds are the quantiles `share` and 1 - `share` of the unit means of both arms together. A trimmed difference is of
-    who is left, which the arm may have changed: something to hold beside, never the readout. Columns: outcome, then as
-    `compare_metrics`, and changed (units beyond the bounds).
-    """
-    if not 0 < share < 0.5:
-        raise ValueError(f"share must lie between 0 and 0.5, such as 0.01; it is {share}")
-    control = order_arms(data[arm].dropna(), control)[0]
-    frame = unit_values(data, unit=unit, arm=arm, outcome=outcome)
-    low, high = np.quantile(frame["value"], [share, 1 - share])
-    inside = frame["value"].between(low, high)
-    tables = {
-        "as it is": frame,
-        f"winsorised at {share:.1%}": frame.assign(value=frame["value"].clip(low, high)),
-        f"trimmed at {share:.1%}": frame.assign(value=frame["value"].where(inside)),
-    }
-    rows = [
-        {"outcome": name, "changed": 0 if name == "as it is" else int((~inside).sum())}
-        | _row(compare_arms(table, unit="unit", arm="arm", outcome="value", control=control, **options))
-        for name, table in tables.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def effect_by_week(
-    data: pd.DataFrame,
-    *,
-    unit: str,
-    arm: str,
-    outcome: str,
-    day: str,
-    fill: float | None = None,
-    **options: Any,
-) -> pd.DataFrame:
-    """The difference in each week since exposure; `day` is the number of days since the unit's exposure, 0 the first.
-
-    Who left has no rows: later weeks compare those who stayed, and the sample ratio of each week tells whether the arms
-    kept as many. With `fill` (0 for done nothing) all who were ever seen count in every week. Columns: week (1 the
-    first), then as `compare_metrics`.
-    """
-    week = _week(data, day)
-    rows = []
-    for number in sorted(week.dropna().unique()):
-        part = _with_absent(data[week == number], data, unit, arm, outcome, fill)
-        rows.append(
-            {"week": int(number) + 1} | _row(compare_arms(part, unit=unit, arm=arm, outcome=outcome, **options))
-        )
-    return pd.DataFrame(rows)
-
-
-def novelty_decay(
-    data: pd.DataFrame,
-    *,
-    unit: str,
-    arm: str,
-    outcome: str,
-    day: str,
-    weeks: tuple[int, int],
-    fill: float | None = None,
-    control: Hashable | None = None,
-    **options: Any,
-) -> Comparison:
-    """How much the difference has changed from one week to another: each unit's later mean less its earlier one.
-
-    `weeks` count from 1, such as (1, 4). Only units seen in both count, unless `fill` says what the absent did.
-    """
-    week, control = _week(data, day) + 1, order_arms(data[arm].dropna(), control)[0]
-    early, late = (
-        unit_values(
-            _with_absent(data[week == number], data, unit, arm, outcome, fill), unit=unit, arm=arm, outcome=outcome
-        ).set_index(["unit", "arm"])["value"]
-        for number in weeks
-    )
-    change = (late - early).dropna().rename("change").reset_index()
-    return compare_arms(change, unit="unit", arm="arm", outcome="change", control=control, **options)
-
-
-def _week(data: pd.DataFrame, day: str) -> pd.Series:
-    days = data[day]
-    if not pd.api.types.is_numeric_dtype(days) or (days < 0).any():
-        raise ValueError(f"{day} must be the number of days since the unit's exposure, 0 or more")
-    return days // 7
-
-
-def _with_absent(
-    part: pd.DataFrame, data: pd.DataFrame, unit: str, arm: str, outcome: str, fill: float | None
-) -> pd.DataFrame:
-    """Rows of a week, and `fill` for those of `data` who have none in it."""
-    part = part[[unit, arm, outcome]]
-    if fill is None:
-        return part
-    everybody = data[[unit, arm]].drop_duplicates()
-    here = pd.MultiIndex.from_frame(part[[unit, arm]])
-    absent = everybody[~pd.MultiIndex.from_frame(everybody).isin(here)]
-    return pd.concat([part, absent.assign(**{outcome: float(fill)})], ignore_index=True)
 
 
 @dataclass(frozen=True)

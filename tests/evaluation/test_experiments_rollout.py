@@ -13,16 +13,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from habitlab.evaluation.experiments import compare_arms
-from habitlab.evaluation.rollout import (
-    Guardrail,
+from habitlab.evaluation.readout import (
     adjust_p_values,
     compare_metrics,
-    decide,
     effect_by_week,
-    interaction,
     novelty_decay,
     outlier_sensitivity,
 )
+from habitlab.evaluation.rollout import Guardrail, decide, interaction
 
 
 def people(users=200, seed=0, effect=0.0):

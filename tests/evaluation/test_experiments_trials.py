@@ -12,7 +12,7 @@ from scipy import stats
 
 from habitlab.dataset import Dataset
 from habitlab.evaluation.experiments import assign, compare_arms, srm_test
-from habitlab.evaluation.rollout import effect_by_week, novelty_decay
+from habitlab.evaluation.readout import effect_by_week, novelty_decay
 from habitlab.evaluation.survival import compare_retention
 from habitlab.evaluation.trials import load_browser_trial, outcomes, simulated_trial, surrogate_effects
 from habitlab.simulation import draw_arms, make_world, simulate
