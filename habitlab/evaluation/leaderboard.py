@@ -51,24 +51,21 @@ def compare(
 ) -> pd.DataFrame:
     """Every metric at k of every model: model, metric, estimate, ci_low, ci_high, n, a row each.
 
-    An estimate is the mean over the n users for whom the metric is defined; see `summarise`. `catalogue_coverage` and
-    `gini` are of all lists together; drawing users again changes them for itself, so that they have no interval (NaN).
+    An estimate is the mean over the n users for whom the metric is defined; see `summarise`. What is of all lists
+    together (`of_all_lists`) has no interval (NaN): drawing users again changes it for itself.
     For `models` see `recommend`; for differences between models `per_user` and `differences`.
     """
-    lists = {name: recommend(name, model, split, k) for name, model in models.items()}
-    summary = summarise(_per_user(lists, dataset, split, k), level=level, resamples=resamples, seed=seed)
-    items, users = len(split.habit_ids), len(split.user_ids)
-    of_all = [
-        (name, metric, value, np.nan, np.nan, users)
-        for name, listed in lists.items()
-        for metric, value in (
-            (f"catalogue_coverage@{k}", metrics.catalogue_coverage(listed, items)),
-            (f"gini@{k}", metrics.gini(listed, items)),
-        )
-    ]
-    both = pd.concat([summary, pd.DataFrame(of_all, columns=summary.columns)], ignore_index=True)
+    lists = lists_of(models, split, k)
+    summary = summarise(measure(lists, dataset, split, k), level=level, resamples=resamples, seed=seed)
+    of_all = of_all_lists(lists, len(split.habit_ids), k).assign(ci_low=np.nan, ci_high=np.nan, n=len(split.user_ids))
+    both = pd.concat([summary, of_all[summary.columns]], ignore_index=True)
     order = both["model"].map({name: place for place, name in enumerate(lists)})
     return both.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
+
+
+def lists_of(models: Mapping[str, Scorer], split: Split, k: int) -> dict[str, npt.NDArray[np.int32]]:
+    """`recommend` of every model, by name."""
+    return {name: recommend(name, model, split, k) for name, model in models.items()}
 
 
 def recommend(name: str, model: Scorer, split: Split, k: int) -> npt.NDArray[np.int32]:
@@ -103,7 +100,7 @@ def per_user(models: Mapping[str, Scorer], dataset: Dataset, split: Split, k: in
 
     Rows of some users (a mask by evidence, gender or age) go to `summarise` and `differences` like all.
     """
-    return _per_user({name: recommend(name, model, split, k) for name, model in models.items()}, dataset, split, k)
+    return measure(lists_of(models, split, k), dataset, split, k)
 
 
 def summarise(values: pd.DataFrame, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -185,7 +182,8 @@ def _interval(resampled: Resampled, level: float) -> tuple[float, float, float]:
     return float(resampled.estimate[0]), float(low[0]), float(high[0])
 
 
-def _per_user(lists: Mapping[str, npt.NDArray[np.int32]], dataset: Dataset, split: Split, k: int) -> pd.DataFrame:
+def measure(lists: Mapping[str, npt.NDArray[np.int32]], dataset: Dataset, split: Split, k: int) -> pd.DataFrame:
+    """`per_user` of lists that are there already, (users, k) of the split's habits by name of the model."""
     relevant, habits = split.relevant, dataset.habits.set_index("habit_id").loc[split.habit_ids]
     had = Interactions.read(split.train, split.until).ever
     people = max(int((np.diff(had.indptr) > 0).sum()), 1)
@@ -207,6 +205,23 @@ def _per_user(lists: Mapping[str, npt.NDArray[np.int32]], dataset: Dataset, spli
         columns |= {(name, f"{metric}@{k}"): value for metric, value in values.items()}
     frame = pd.DataFrame(columns, index=pd.Index(split.user_ids, name="user_id"))
     return frame.rename_axis(columns=["model", "metric"])
+
+
+def of_all_lists(lists: Mapping[str, npt.NDArray[np.int32]], items: int, k: int) -> pd.DataFrame:
+    """What all lists together give the catalogue's `items`: model, metric, estimate.
+
+    `catalogue_coverage`, `gini`, and `top_tenth_exposure`: share of all attention (`metrics.exposure`) that the tenth
+    of the catalogue with the most of it gets; 0.1 where all get the same.
+    """
+    rows = []
+    for name, listed in lists.items():
+        attention = np.sort(metrics.exposure(listed, items))[::-1]
+        rows += [
+            (name, f"catalogue_coverage@{k}", metrics.catalogue_coverage(listed, items)),
+            (name, f"gini@{k}", metrics.gini(listed, items)),
+            (name, f"top_tenth_exposure@{k}", float(attention[: -(-items // 10)].sum())),
+        ]
+    return pd.DataFrame(rows, columns=["model", "metric", "estimate"])
 
 
 def attribute_vectors(habits: pd.DataFrame) -> sparse.csr_array:

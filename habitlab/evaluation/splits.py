@@ -35,6 +35,13 @@ FILLED_IN_LATER = {
 }
 """What is not known with the row itself: the column that says when, and the columns that are hidden until then."""
 
+BANDS = {"cold": 0, "warm": 1, "hot": 10}
+"""Bands of evidence: the fewest habits acted on (`Interactions.evidence`: adopted, tracked or rejected) before a split.
+
+Of a cold user nothing but the profile is known; a hot one has acted on as many habits as a list of ten has places. The
+overview's own thresholds, 5 and 20, leave next to nobody on the outer sides of the simulated population.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -107,6 +114,15 @@ def hold_out_users(dataset: Dataset, share: float = 0.2, seed: int = 0) -> Split
         return ~dataset.table(table)["user_id"].isin(users[held]).to_numpy()
 
     return _split(dataset, _keep(dataset, of_others), lambda table, column: ~of_others(table, column), held, None)
+
+
+def evidence_bands(split: Split) -> pd.Series:
+    """Band (`BANDS`) of each of the split's users by what `train` knows of them: ordered categories by user_id."""
+    past = Interactions.read(split.train, split.until)
+    evidence = past.evidence[positions(split.user_ids, past.user_ids)]
+    band = np.searchsorted(list(BANDS.values()), evidence, side="right") - 1
+    index = pd.Index(split.user_ids, name="user_id")
+    return pd.Series(pd.Categorical.from_codes(band, list(BANDS), ordered=True), index, name="band")
 
 
 def before(dataset: Dataset, until: Day) -> Dataset:

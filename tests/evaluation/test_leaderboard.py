@@ -16,6 +16,7 @@ from habitlab.evaluation.leaderboard import (
     compare,
     differences,
     means,
+    of_all_lists,
     per_user,
     recommend,
     summarise,
@@ -68,6 +69,14 @@ def test_6_1_f_compare_gives_every_metric_of_every_model(sample: Dataset, split:
     assert value.loc[("random", "catalogue_coverage@10"), "estimate"] > 0.95
     assert value.loc[["random"], "estimate"].notna().all()
     assert np.isnan(value.loc[("random", "gini@10"), "ci_low"])
+    everybody_the_same = Fake(lambda user_ids, habits: np.tile(np.arange(float(len(habits))), (len(user_ids), 1)))
+    lists = {
+        name: recommend(name, model, split, 5)
+        for name, model in (("same", everybody_the_same), ("random", Fake(at_random)))
+    }
+    top = of_all_lists(lists, len(split.habit_ids), 5).set_index(["model", "metric"])["estimate"]
+    assert top["same", "top_tenth_exposure@5"] == pytest.approx(1)
+    assert 0.1 < top["random", "top_tenth_exposure@5"] < 0.25
 
 
 def test_an_estimate_is_the_mean_over_the_users_for_whom_the_metric_is_defined(sample: Dataset, split: Split) -> None:

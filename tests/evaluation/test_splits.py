@@ -230,6 +230,20 @@ def test_leave_last_out_learns_nothing_of_a_user_from_that_moment_on(sample: Dat
     assert (split.relevant.multiply(split.seen)).nnz == 0
 
 
+def test_bands_of_evidence_count_what_was_acted_on_before_the_split(sample: Dataset) -> None:
+    split = splits.temporal(sample, "2024-01-12")
+    bands = splits.evidence_bands(split)
+    assert bands.index.tolist() == split.user_ids.tolist()
+    assert bands.cat.categories.tolist() == ["cold", "warm", "hot"]
+    train = split.train
+    rejected = train.recommendations[train.recommendations["response"] == "rejected"]
+    rows = pd.concat([frame[["user_id", "habit_id"]] for frame in (train.adoptions, train.habit_tracking, rejected)])
+    acted = rows.drop_duplicates().groupby("user_id").size().reindex(split.user_ids, fill_value=0)
+    assert (bands == pd.cut(acted, [-1, 0, 9, np.inf], labels=["cold", "warm", "hot"])).all()
+    assert bands.nunique() == 2, "warm and hot: on the day of registration everybody answers something"
+    assert set(splits.evidence_bands(hold_out_users(sample, 0.2))) == {"cold"}, "nothing is known of held-out users"
+
+
 def test_users_who_are_held_out_have_their_profile_only(sample: Dataset) -> None:
     split = hold_out_users(sample, 0.25, seed=3)
     assert len(split.user_ids) == 50
