@@ -20,6 +20,7 @@ from habitlab.recommender.blend import Blend, overlap, total
 from habitlab.recommender.candidates import PARTS, Candidates, with_catalogue
 from habitlab.recommender.people import People
 from habitlab.recommender.recommendations import Item, Note, Recommendations
+from habitlab.recommender.since import Since
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,8 +222,10 @@ class Recommender:
         return self._contributions_of(self.rows(user_ids))
 
     def _contributions_of(self, rows: npt.NDArray[np.int64]) -> dict[str, Floats]:
-        raw = self._ask(self.people_.ids[rows]) if self._kept is None else self._kept[rows].astype(np.float64)
-        return self._blended(raw, self.people_, rows)
+        return self._blended(self._raw(rows), self.people_, rows)
+
+    def _raw(self, rows: npt.NDArray[np.int64]) -> Floats:
+        return self._ask(self.people_.ids[rows]) if self._kept is None else self._kept[rows].astype(np.float64)
 
     def _blended(self, raw: Floats, people: People, rows: npt.NDArray[np.int64]) -> dict[str, Floats]:
         return self.blend.contributions(
@@ -266,6 +269,7 @@ class Recommender:
         lang: str = "en",
         *,
         tomorrow: bool = False,
+        since: Since | None = None,
     ) -> Recommendations:
         """Recommend k habits to one person.
 
@@ -283,6 +287,8 @@ class Recommender:
             Language of the names; where a habit has no name in it, it keeps the other one.
         tomorrow
             Plan habits whose part of the day is over for another day instead of leaving them out.
+        since
+            What this person did since the fit; see `Since`.
 
         Raises
         ------
@@ -292,14 +298,19 @@ class Recommender:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise ValueError(f"k is the number of habits, 1 or more; got {k!r}")
         moment = read_moment(at)
+        compared = False
         if isinstance(user, str):
-            row = self.rows([user])
-            return self._answer(self.people_, int(row[0]), self._contributions_of(row), k, moment, lang, tomorrow)
-        users, consent = _one_row(user)
-        people = People.strangers(users, self.candidates_, self._everybody)
-        parts = self._blended(self._ask_profiles(users, consent), people, np.arange(1))
-        compared = bool(consent[0]) and getattr(self.models_.similar_people, "neighbours_", None) is not None
-        return replace(self._answer(people, 0, parts, k, moment, lang, tomorrow), compared=compared)
+            row, people = self.rows([user]), self.people_
+            raw = self._raw(row)
+        else:
+            users, consent = _one_row(user)
+            row, people = np.arange(1), People.strangers(users, self.candidates_, self._everybody)
+            raw = self._ask_profiles(users, consent)
+            compared = bool(consent[0]) and getattr(self.models_.similar_people, "neighbours_", None) is not None
+        if since is not None:
+            people, raw, row = since.of(people, int(row[0]), self.candidates_), since.shifted(raw), np.arange(1)
+        parts = self._blended(raw, people, row)
+        return replace(self._answer(people, int(row[0]), parts, k, moment, lang, tomorrow), compared=compared)
 
     def _answer(
         self,

@@ -39,6 +39,7 @@ CREATE TABLE profiles (         -- only of people about whom the service learnt 
     version INTEGER NOT NULL,   -- one more with every change: part of the key of every list
     changed INTEGER NOT NULL,   -- number of the change in the whole service, for workers to follow
     registration TEXT,          -- JSON of the record, for people who registered here
+    registered_at TEXT,
     opted_out INTEGER NOT NULL DEFAULT 0,
     updated_at TEXT NOT NULL
 );
