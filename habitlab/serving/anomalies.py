@@ -1,12 +1,12 @@
 """Is this hour, or this day, unlike its kind? A robust seasonal detector, a cumulative sum, and the overview's rule.
 
-Each value is held against the median of earlier values of its own kind (the same hour of the week, or day of the week),
-on the scale of how far earlier values were off (1.4826 times the median absolute deviation, with a floor). Medians
-forget an outlage of a day, so that it does not hide the next one. A cumulative sum (Page 1954, Biometrika 41:100) of the
-same scores finds what creeps: a shift too small to stand out in any single hour.
+Each value is held against the median of earlier values of its own kind (the same hour of the week, or day of the
+week), on the scale of how far earlier values were off (1.4826 times the median absolute deviation, with a floor).
+Medians take no notice of an outage of a day, so that it does not hide the next one. A cumulative sum (Page 1954,
+Biometrika 41:100) of the same scores finds what creeps: a shift too small to stand out in any single hour.
 
-The rate of false alarms is asked for, not the number of sigmas: `false_alarms` per value that is looked at. It holds for
-values that are normal around their season, roughly so for others; so take logarithms of times (`scale="log"`).
+The rate of false alarms is asked for, not the number of sigmas: `false_alarms` per value that is looked at. It holds
+for values that are normal around their season, roughly so for others; so take logarithms of times (`scale="log"`).
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def seasonal(
     Returns
     -------
     DataFrame
-        Index sorted by time. value, expected, low, high (where 1 - `false_alarms` of the values lie), score (in standard
-        deviations), outlier (beyond low or high), cusum (the larger of the two sums), shift (the sum passed its limit,
-        and starts anew), alarm (either), direction (1 up, -1 down, 0). NaN and False where history is too short.
+        Index sorted by time. value, expected, low, high (bounds of an outlier), score (in standard deviations), outlier
+        (beyond low or high), cusum (the larger of the two sums), shift (the sum passed its limit, and starts anew),
+        alarm (either), direction (1 up, -1 down, 0). NaN and False where history is too short.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def _slots(index: pd.DatetimeIndex, season: Season) -> npt.NDArray[np.int64]:
 def simulated_series(
     days: int = 70, *, step: float = 0.0, slope: float = 0.0, at: int | None = None, seed: int = 0
 ) -> pd.Series:
-    """Return the log of a made-up latency, by hour: a daily and weekly season, skewed noise, and what begins on day `at`.
+    """Return a made-up latency by hour: a daily and weekly season, skewed noise, and what begins on day `at`.
 
     Seconds; noise is normal on the log scale with a standard deviation of 0.15. From `at` on (None: never) `step`
     standard deviations are added, and `slope` more every day.

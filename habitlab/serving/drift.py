@@ -268,14 +268,14 @@ def _share(mask: npt.NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Whether retraining is proposed, and why. A proposal deploys nothing: `habitlab retrain` compares, its gate decides."""
+    """Whether retraining is proposed, and why. It deploys nothing: `habitlab retrain` compares, its gate decides."""
 
     retrain: bool
     reasons: tuple[str, ...]
 
 
 def propose(found: pd.DataFrame, declines: Sequence[str] = ()) -> Proposal:
-    """Propose retraining where a feature drifted, or adoption declined (`declines`, in words); slow answers are no reason."""
+    """Propose retraining where a feature drifted or adoption declined (`declines`, in words); slowness is no reason."""
     drifted = found[found["drifted"]] if len(found) else found
     reasons = [f"{row.feature} drifted (index {row.psi:.3g}, p {row.p_adjusted:.2g})" for row in drifted.itertuples()]
     return Proposal(bool(reasons or declines), (*reasons, *declines))
