@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -126,7 +126,7 @@ def send(
                     continue
                 try:
                     sink(alert)
-                except (OSError, ValueError, urllib.error.URLError) as error:  # no connection, time-out, disk full
+                except (OSError, ValueError, HTTPException) as error:  # no connection, time-out, nonsense, disk full
                     failed[name] = f"{type(error).__name__}: {error}"
                     LOGGER.warning("alerts cannot be sent to %s: %s", name, failed[name])
                     continue
