@@ -197,9 +197,9 @@ def _with_absent(
     part: pd.DataFrame, data: pd.DataFrame, unit: str, arm: str, outcome: str, fill: float | None
 ) -> pd.DataFrame:
     """Rows of a week, and `fill` for those of `data` who have none in it."""
-    part = part[[unit, arm, outcome]]
     if fill is None:
         return part
+    part = part[[unit, arm, outcome]]
     everybody = data[[unit, arm]].drop_duplicates()
     here = pd.MultiIndex.from_frame(part[[unit, arm]])
     absent = everybody[~pd.MultiIndex.from_frame(everybody).isin(here)]

@@ -99,12 +99,15 @@ class Interval(Protocol):
 
 @dataclass(frozen=True)
 class Guardrail:
-    """Something that must not get worse by more than `margin`, in its own unit, fixed before the trial."""
+    """Something that must not get worse by more than `margin`, in its own unit, fixed before the trial.
+
+    `better`: higher, lower, or equal for a gap between groups, which is a harm whichever of them is behind.
+    """
 
     name: str
     result: Interval
     margin: float
-    better: Literal["higher", "lower"] = "higher"
+    better: Literal["higher", "lower", "equal"] = "higher"
 
     def verdict(self) -> Literal["safe", "harmed", "not shown", "no readout"]:
         """Safe where the interval excludes a harm of the margin; harmed where it excludes that there is none."""
@@ -195,7 +198,10 @@ def decide(
 
 
 def _gain(result: Interval, better: str) -> tuple[float, float]:
-    """The interval as a change for the better."""
+    """The interval as a change for the better; of what should be equal, as minus its distance from 0."""
+    if better == "equal":
+        ends = abs(result.ci_low), abs(result.ci_high)
+        return -max(ends), 0.0 if result.ci_low <= 0 <= result.ci_high else -min(ends)
     return (result.ci_low, result.ci_high) if better == "higher" else (-result.ci_high, -result.ci_low)
 
 

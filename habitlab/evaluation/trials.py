@@ -1,8 +1,8 @@
-"""Trials to analyse: the metrics of an app's own trial, a real published one, and ones whose truth is known."""
+"""Trials to analyse: a real published one, and simulated ones whose truth is known."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,56 +10,15 @@ import pandas as pd
 
 from habitlab.dataset import Dataset
 from habitlab.evaluation.experiments import assign
+from habitlab.evaluation.trial_metrics import RUN_IN, assignments, daily, outcomes, true_effects
 from habitlab.simulation import Arms, World
 from habitlab.simulation.adoption import Adoptions, adopt
-
-GONE_AFTER = 14
-"""Days without anything done after which somebody is taken to have left."""
+from habitlab.simulation.tables import make_tables
+from habitlab.simulation.tracking import instants, utc
+from habitlab.simulation.world import PROGRAMME_DAYS
 
 ARMS = ("control", "programme")
-
-
-def outcomes(dataset: Dataset, exposed: pd.Series, days: int = 30, gone_after: int = GONE_AFTER) -> pd.DataFrame:
-    """Return the metrics of a trial, a row a user: the one place where they are defined.
-
-    `exposed` (users,) holds the local day of exposure by user id; days count from it, 0 the first.
-
-    - `adopted`: habits adopted on days 0 ... days - 1; `any_adopted`: whether any was.
-    - `done`, `scheduled`: rows of tracking on these days that say done, and that say done or missed (skipped and
-      unknown are neither). Completion is sum(done) / sum(scheduled), with `denominator="scheduled"`.
-    - `kept_days`, `ended`: days until the last one with anything done, counted to the end of the data; who did nothing
-      for `gone_after` days has ended then, all others are censored. Nobody's last `gone_after` days can tell.
-
-    Users without any row have 0, not NaN; exposed after the last day that can be told, they are left out.
-    """
-    dataset.require("habit_tracking.status", "adoptions.adopted_at")
-    start = pd.to_datetime(exposed).dt.tz_localize(None).dt.normalize()
-    if not start.index.is_unique or start.isna().any():
-        raise ValueError("each user is exposed once, on a known day")
-    tracking = dataset.habit_tracking[["user_id", "date", "status"]]
-    last = tracking["date"].max() - pd.Timedelta(days=gone_after)
-    start = start[start <= last]
-    tracking = tracking.assign(day=(tracking["date"] - tracking["user_id"].map(start)).dt.days)
-    tracking = tracking[tracking["day"] >= 0]
-    done = tracking[tracking["status"] == "done"]
-    inside = tracking[tracking["day"] < days]
-    status = inside["status"].isin(["done", "missed"])
-    adopted_day = dataset.adoptions["adopted_at"].dt.tz_localize(None).dt.normalize()
-    since = (adopted_day - dataset.adoptions["user_id"].map(start)).dt.days
-    taken = dataset.adoptions.loc[since.between(0, days - 1), "user_id"].value_counts()
-    watched = (last - start).dt.days + 1
-    kept = (done.groupby("user_id")["day"].max() + 1).reindex(start.index).fillna(0)
-    found = pd.DataFrame(
-        {
-            "adopted": taken.reindex(start.index).fillna(0).astype(int),
-            "done": done.loc[done["day"] < days, "user_id"].value_counts().reindex(start.index).fillna(0).astype(int),
-            "scheduled": inside.loc[status, "user_id"].value_counts().reindex(start.index).fillna(0).astype(int),
-            "kept_days": np.minimum(kept, watched).astype(int),
-            "ended": kept < watched,
-        }
-    )
-    found.insert(1, "any_adopted", found["adopted"] > 0)
-    return found.rename_axis("user_id").reset_index()
+_TABLES = ("users", "habits", "habit_tracking", "adoptions")
 
 
 def load_browser_trial(folder: str | Path) -> pd.DataFrame:
@@ -100,54 +59,88 @@ def load_browser_trial(folder: str | Path) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class SimulatedTrial:
-    """What is seen (`rows`: user, arm, habit, day since the habit's start, done) and what would be in either arm.
+    """What is seen, and what would be seen were everybody in one arm: three datasets of the same people.
 
-    `potential`: user, habit, day, without, with: done in a world where everybody is in that arm.
+    `seen.experiments` says who was assigned and exposed; unexposed are those who had left by then.
     """
 
-    rows: pd.DataFrame
-    potential: pd.DataFrame
+    seen: Dataset
+    without: Dataset
+    treated: Dataset
 
-    def effect(self, first: int = 0, last: int = 28) -> float:
-        """Return the true mean difference over all users of the share done on days `first` ... `last` - 1.
+    @property
+    def exposed(self) -> pd.DataFrame:
+        """user_id, arm and the day of exposure of everybody exposed."""
+        return assignments(self.seen).dropna(subset="exposed")
+
+    def effect(self, first: int = 0, last: int = PROGRAMME_DAYS) -> float:
+        """Return the true mean difference over users of the share done on days `first` ... `last` - 1 since exposure.
 
         Known exactly: the same world is lived through twice, once with everybody in each arm.
         """
-        inside = self.potential[self.potential["day"].between(first, last - 1)]
-        both = inside.groupby("user")[["without", "with"]].mean().mean()
-        return float(both["with"] - both["without"])
+        exposed = self.exposed.set_index("user_id")["exposed"]
+        shares = []
+        for world in (self.without, self.treated):
+            rows = daily(world, exposed)
+            sums = rows[rows["day"].between(first, last - 1)].groupby("user_id")[["done", "scheduled"]].sum()
+            shares.append(float((sums["done"] / sums["scheduled"]).mean()))
+        return shares[1] - shares[0]
+
+    def truth(self) -> dict[str, float]:
+        """True effect on each metric of `trial_metrics`."""
+        exposed = self.exposed.set_index("user_id")["exposed"]
+        return true_effects(outcomes(self.without, exposed), outcomes(self.treated, exposed))
 
 
 def simulated_trial(world: World, *, lift: float, lasts: bool = False, salt: str = "trial") -> SimulatedTrial:
-    """Run a programme for half of a world's users, assigned by `salt`, on the habits they adopt.
+    """Run a programme for half of a world's users, assigned by `salt`, on the new habits they take up.
 
-    `lift` and `lasts` as in `World.replay`: what an incentive adds to completions during its 28 days, and whether it
-    stays. The truth is the world lived through twice.
+    For `RUN_IN` days people track the habits they chose themselves. Then those still there are exposed: they take up
+    the habits recommended to them, in one arm with a programme on these. `lift` and `lasts` as in `World.replay`: what
+    the incentive adds to completions during its 28 days, and whether it stays. The truth is the world lived through
+    twice.
     """
-    adoptions = adopt(world)[0]
-    without, treated = (_live(world, adoptions, one, lasts) for one in (0.0, lift))
-    arm = assign([str(user) for user in world.user_ids], ARMS, salt)
-    rows = without.rename(columns={"done": "without"}).assign(**{"with": treated["done"]})
-    arm_of_row = arm[rows["user"]]
-    user_ids = np.asarray(world.user_ids, dtype=object)
-    potential = rows.assign(user=user_ids[rows["user"]])
-    observed = potential[["user", "habit", "day"]].assign(
-        arm=arm_of_row, done=np.where(arm_of_row == ARMS[1], rows["with"], rows["without"])
+    adoptions, offers, existing = adopt(world)
+    people = world.people
+    exposure = people.registered + RUN_IN
+    present = (people.lifetime > RUN_IN) & (exposure < world.days)
+    early = adoptions.recommended & (adoptions.start < exposure[adoptions.user])
+    keep = ~early | present[adoptions.user]
+    start = np.where(early, exposure[adoptions.user], adoptions.start)
+    adoptions = Adoptions(
+        adoptions.user[keep], adoptions.habit[keep], start[keep], adoptions.load[keep], adoptions.recommended[keep]
     )
-    return SimulatedTrial(observed, potential)
+    new = early[keep]
 
+    def live(programme: float) -> Dataset:
+        lifts = np.where(new, programme, 0.0)
+        course = world.replay(adoptions.user, adoptions.habit, adoptions.start, adoptions.load, lift=lifts, lasts=lasts)
+        tables = make_tables(world, adoptions, offers, existing, course)
+        return Dataset(**{name: tables[name] for name in _TABLES}, metadata={"source": "simulated", "simulated": True})
 
-def _live(world: World, adoptions: Adoptions, lift: float, lasts: bool) -> pd.DataFrame:
-    lifts = np.full(len(adoptions.user), lift)
-    course = world.replay(adoptions.user, adoptions.habit, adoptions.start, adoptions.load, lift=lifts, lasts=lasts)
-    return pd.DataFrame(
+    without, treated = live(0.0), live(lift)
+    ids = np.asarray(world.user_ids, dtype=object)
+    arm = assign(ids, ARMS, salt)
+    at = instants(world, people.index, np.minimum(exposure, world.days - 1), np.full(world.users, 12.0))
+    log = pd.DataFrame(
         {
-            "user": adoptions.user[course.pair],
-            "habit": adoptions.habit[course.pair],
-            "day": course.day,
-            "done": course.done.astype(float),
+            "experiment": salt,
+            "user_id": world.user_ids,
+            "arm": arm,
+            "assigned_at": without.users["registered_at"],
+            "exposed_at": utc(np.where(present, at, np.datetime64("NaT"))),
         }
     )
+    helped = ids[arm == ARMS[1]]
+
+    def of_arms(name: str) -> pd.DataFrame:
+        mine, theirs = getattr(without, name), getattr(treated, name)
+        parts = [mine[~mine["user_id"].isin(helped)], theirs[theirs["user_id"].isin(helped)]]
+        return pd.concat(parts, ignore_index=True)
+
+    observed = {name: of_arms(name) for name in ("habit_tracking", "adoptions")}
+    seen = replace(without, experiments=log, **observed)
+    return SimulatedTrial(seen, without, treated)
 
 
 def surrogate_effects(world: World, arms: Arms, short: int = 30, long: int = 90) -> pd.DataFrame:

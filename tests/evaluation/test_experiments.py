@@ -461,7 +461,12 @@ def test_unit_values_are_the_means_of_known_rows():
 
 def test_the_page_of_definitions_names_what_exists():
     page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
-    calls = set(re.findall(r"\b(experiments|planning|readout|rollout|sequential|survival|trials)\.([a-z_]+)\b", page))
+    calls = set(
+        re.findall(
+            r"\b(experiments|placebo|planning|readout|rollout|sequential|survival|trial_metrics|trials)\.(?!py\b)([a-z_]+)\b",
+            page,
+        )
+    )
     assert len(calls) > 8
     for module, name in calls:
         assert hasattr(importlib.import_module(f"habitlab.evaluation.{module}"), name), f"{module}.{name}"

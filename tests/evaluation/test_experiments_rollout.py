@@ -60,6 +60,11 @@ class TestManyMetrics:
         assert found.loc["y", "adjusted_p_value"] == found.loc["y", "p_value"]
         rest = found.drop("y")
         assert rest["adjusted_p_value"].to_dict() == pytest.approx(adjust_p_values(rest["p_value"].to_dict()))
+        ratio = data.assign(top=data["m0"].abs(), of=1.0 + data["user"] % 3)
+        one = compare_metrics(ratio, **COLUMNS, primary="top", secondary=["m1"], denominators={"top": "of"})
+        oracle = compare_arms(ratio, **COLUMNS, outcome="top", denominator="of")
+        assert one.loc[0, "p_value"] == pytest.approx(oracle.p_value)
+        assert one["test"].tolist() == ["ratio, delta method, Welch's test", "mean, Welch's test"]
         with pytest.raises(ValueError, match="one role"):
             compare_metrics(data, **COLUMNS, primary="y", secondary=["y"])
 
@@ -89,6 +94,35 @@ class TestOutliers:
         assert found["changed"].tolist() == [0, 40, 40]
         with pytest.raises(ValueError, match="share"):
             outlier_sensitivity(data, **COLUMNS, outcome="y", share=0.5)
+
+    def ratio(self, users=1000, seed=3):
+        draw = np.random.default_rng(seed)
+        data = people(users, seed)
+        scheduled = 1 + draw.poisson(20, users)
+        return data.assign(done=draw.binomial(scheduled, 0.5 + 0.1 * (data["arm"] == "nudge")), scheduled=scheduled)
+
+    def test_of_a_ratio_the_first_row_is_its_readout_and_the_others_agree_without_outliers(self):
+        data = self.ratio()
+        found = outlier_sensitivity(data, **COLUMNS, outcome="done", denominator="scheduled")
+        oracle = compare_arms(data, **COLUMNS, outcome="done", denominator="scheduled")
+        first = found.iloc[0]
+        assert (first["difference"], first["ci_low"]) == pytest.approx((oracle.difference, oracle.ci_low))
+        assert first["p_value"] == pytest.approx(oracle.p_value)
+        assert found["difference"].to_numpy() == pytest.approx(0.1, abs=0.02)
+        assert found["changed"].tolist() == [0, 20, 20]
+
+    def test_one_user_with_a_thousand_rows_makes_a_ratio_and_shows_as_such(self):
+        data = self.ratio()
+        heavy = data.index[data["arm"] == "control"][0]
+        data.loc[heavy, ["done", "scheduled"]] = 5000
+        found = outlier_sensitivity(data, **COLUMNS, outcome="done", denominator="scheduled")
+        found = found.set_index("outcome")["difference"]
+        assert found["as it is"] < -0.05
+        assert found["trimmed at 1.0%"] == pytest.approx(0.1, abs=0.02)
+
+    def test_nothing_known_to_trim_is_refused(self):
+        with pytest.raises(ValueError, match="no unit has a known y"):
+            outlier_sensitivity(people().assign(y=np.nan), **COLUMNS, outcome="y")
 
 
 class TestNovelty:
@@ -219,6 +253,17 @@ class TestRollOutGate:
         assert action(Known(-0.05, -0.01), better="lower") == "roll out"
         harmed = Guardrail("minors", Known(0.01, 0.09), 0.02, better="lower")
         assert action(Known(0.01, 0.05), [*SAFE[:2], harmed]) == "keep control"
+
+    def test_a_gap_between_groups_harms_whichever_is_behind(self):
+        def gap(low, high):
+            return [*SAFE[:2], Guardrail("minors", Known(low, high), 0.02, better="equal")]
+
+        assert action(Known(0.01, 0.05), gap(-0.01, 0.015)) == "roll out"
+        assert action(Known(0.01, 0.05), gap(-0.01, 0.03)) == "wait"
+        assert action(Known(0.01, 0.05), gap(-0.03, 0.01)) == "wait"
+        assert action(Known(0.01, 0.05), gap(0.03, 0.06)) == "keep control"
+        assert action(Known(0.01, 0.05), gap(-0.06, -0.03)) == "keep control"
+        assert action(Known(0.01, 0.05), gap(np.nan, np.nan)) == "wait"
 
     def test_a_blocked_readout_decides_nothing(self):
         assert action(Known(np.nan, np.nan)) == "no readout"

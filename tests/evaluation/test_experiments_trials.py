@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,19 +11,27 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from habitlab.dataset import Dataset
+from habitlab.dataset import Dataset, MissingColumn
 from habitlab.evaluation.experiments import assign, compare_arms, srm_test
 from habitlab.evaluation.readout import effect_by_week, novelty_decay
 from habitlab.evaluation.survival import compare_retention
-from habitlab.evaluation.trials import load_browser_trial, outcomes, simulated_trial, surrogate_effects
+from habitlab.evaluation.trial_metrics import METRICS, assignments, daily, exposure, outcomes, trial_table
+from habitlab.evaluation.trials import load_browser_trial, simulated_trial, surrogate_effects
 from habitlab.simulation import draw_arms, make_world, simulate
 
-SIDES = {"unit": "user", "arm": "arm", "outcome": "done"}
+SIDES = {"unit": "user_id", "arm": "arm", "outcome": "share"}
+
+
+def by_day(trial, dataset=None):
+    """A row a user and day since exposure, with the share done and the arm."""
+    exposed = trial.exposed.set_index("user_id")
+    rows = daily(trial.seen if dataset is None else dataset, exposed["exposed"])
+    return rows.assign(arm=rows["user_id"].map(exposed["arm"]), share=rows["done"] / rows["scheduled"])
 
 
 @pytest.fixture(scope="module")
 def world():
-    return make_world(users=600, days=130, seed=21)
+    return make_world(users=800, days=140, seed=21)
 
 
 @pytest.fixture(scope="module")
@@ -38,44 +47,78 @@ def browser(shared_data):
 class TestSimulatedTruth:
     """A trial in the simulated world finds what is planted, and nothing where nothing is."""
 
-    def test_the_interval_holds_the_true_effect(self, trial):
-        first_weeks = trial.rows[trial.rows["day"] < 28]
-        truth = trial.effect(0, 28)
-        assert 0.02 < truth < 0.15
-        found = compare_arms(first_weeks, **SIDES, level=0.999)  # one trial, so not 1 failure in 20
-        assert found.ci_low < truth < found.ci_high
-        assert not found.blocked
+    def test_the_interval_of_each_metric_holds_its_true_effect(self, trial):
+        table, truth = trial_table(trial.seen), trial.truth()
+        assert 0.005 < truth["done"] < 0.1
+        assert truth["adopted"] == truth["any_adopted"] == 0
+        for name, metric in METRICS.items():
+            columns = {"unit": "user_id", "arm": "arm", "outcome": name, "denominator": metric.denominator}
+            found = compare_arms(table, **columns, level=0.999)  # one trial, so not 1 failure in 20
+            assert found.ci_low <= truth[name] <= found.ci_high, name
+            assert not found.blocked
+
+    def test_what_people_did_before_takes_a_good_part_of_the_variance_away(self, trial):
+        table = trial_table(trial.seen)
+        columns = {"unit": "user_id", "arm": "arm", "outcome": "done", "denominator": "scheduled"}
+        plain, adjusted = compare_arms(table, **columns), compare_arms(table, **columns, covariate="before")
+        assert adjusted.variance_kept < 0.7
+        assert adjusted.standard_error < plain.standard_error
 
     def test_an_arm_that_does_nothing_has_a_true_effect_of_0(self, world):
-        assert simulated_trial(world, lift=0.0).effect() == 0
+        nothing = simulated_trial(world, lift=0.0)
+        assert nothing.effect() == 0
+        assert set(nothing.truth().values()) == {0.0}
 
     def test_the_programmes_end_shows_week_by_week(self, trial, world):
         """G7: after 28 days nothing is left of an arm that does not last."""
         assert trial.effect(28, 56) == 0
-        data = trial.rows[trial.rows["day"] < 42]
-        # Days since the start of each user's first habit stand for those since exposure.
-        found = effect_by_week(data, unit="user", arm="arm", outcome="done", day="day", level=0.999)
+        rows = by_day(trial)
+        rows = rows[rows["day"].between(0, 41)]
+        found = effect_by_week(rows, **SIDES, day="day", level=0.999)
+        both = [by_day(trial, dataset) for dataset in (trial.without, trial.treated)]
         for week, low, high in zip(found["week"], found["ci_low"], found["ci_high"], strict=True):
-            assert low < trial.effect(7 * (week - 1), 7 * week) < high
-        lasting = simulated_trial(world, lift=0.25, lasts=True)
-        assert lasting.effect(28, 56) > 0.01
+            parts = [one[one["day"].between(7 * week - 7, 7 * week - 1)] for one in both]
+            control, treated = (part.groupby("user_id")["share"].mean().mean() for part in parts)
+            assert low < treated - control < high
+        assert simulated_trial(world, lift=0.25, lasts=True).effect(28, 56) > 0.005
+
+    def test_before_exposure_the_arms_live_alike(self, trial):
+        before = [by_day(trial, dataset).query("day < 0") for dataset in (trial.without, trial.treated)]
+        pd.testing.assert_frame_equal(*before)
 
     def test_what_is_observed_is_one_of_the_two_worlds(self, trial):
-        joined = trial.rows.merge(trial.potential, on=["user", "habit", "day"])
-        expected = joined["with"].where(joined["arm"] == "programme", joined["without"])
-        assert (joined["done"] == expected).all()
-        by_user = trial.rows.drop_duplicates("user")
-        assert by_user["arm"].tolist() == list(assign(by_user["user"].astype(str), ["control", "programme"], "trial"))
-        assert srm_test(by_user["arm"].value_counts().to_dict()) > 0.001
+        key = ["user_id", "day"]
+        seen, without, treated = (
+            by_day(trial, dataset).set_index(key)["done"] for dataset in (trial.seen, trial.without, trial.treated)
+        )
+        arm = trial.exposed.set_index("user_id")["arm"].reindex(seen.index.get_level_values(0)).to_numpy()
+        assert (seen == treated.where(arm == "programme", without)).all()
+        log = trial.seen.experiments
+        assert log["arm"].tolist() == list(assign(log["user_id"], ["control", "programme"], "trial"))
+        assert srm_test(log["arm"].value_counts().to_dict()) > 0.001
+
+    def test_who_left_before_is_assigned_and_not_exposed(self, trial):
+        assigned = assignments(trial.seen)
+        assert 0.1 < assigned["exposed"].isna().mean() < 0.5
+        told = exposure(assigned)
+        assert told["assigned"].sum() == 800
+        assert told["exposed"].sum() == len(trial_table(trial.seen))
+        assert (told["alike"] > 0.001).all()
 
     def test_intervals_hold_the_truth_over_many_assignments(self, trial):
-        trials, held, truth = 100, 0, trial.effect(0, 28)
-        first_weeks = trial.potential[trial.potential["day"] < 28]
-        users = first_weeks.groupby("user")[["without", "with"]].mean().reset_index()
+        trials, held, truth = 100, 0, trial.truth()["done"]
+        exposed = trial.exposed.set_index("user_id")["exposed"]
+        without, treated = (outcomes(dataset, exposed) for dataset in (trial.without, trial.treated))
         for number in range(trials):
-            arm = assign(users["user"], ["control", "programme"], f"trial {number}")
-            seen = users.assign(arm=arm, done=users["with"].where(arm == "programme", users["without"]))
-            found = compare_arms(seen, **SIDES)
+            arm = assign(without["user_id"], ["control", "programme"], f"trial {number}")
+            seen = without.where(pd.Series(arm == "control", index=without.index), treated).assign(arm=arm)
+            found = compare_arms(
+                seen.astype({"done": float, "scheduled": float}),
+                unit="user_id",
+                arm="arm",
+                outcome="done",
+                denominator="scheduled",
+            )
             held += found.ci_low < truth < found.ci_high
         assert held >= stats.binom.ppf(0.001, trials, 0.95)
 
@@ -94,11 +137,12 @@ class TestSurrogate:
         assert (lasts["later"] > 0.3 * lasts["surrogate"]).all()
 
     def test_the_novelty_of_a_programme_that_ends_decays(self, world):
-        trial = simulated_trial(world, lift=0.27)
-        change = novelty_decay(trial.rows, **SIDES, day="day", weeks=(2, 6))
+        trial = simulated_trial(make_world(users=2000, days=100, seed=21), lift=0.27)
+        rows = by_day(trial)
+        change = novelty_decay(rows[rows["day"] >= 0], **SIDES, day="day", weeks=(2, 6), level=0.999)
         truth = trial.effect(35, 42) - trial.effect(7, 14)
-        assert truth < -0.02
-        assert change.difference < 0
+        assert truth < -0.01
+        assert change.ci_low < truth < change.ci_high
 
 
 class TestRealTrial:
@@ -175,6 +219,9 @@ class TestMetricsOfATrial:
         assert found["adopted"].to_dict() == {"a": 1, "b": 0, "c": 0}
         assert found["done"].to_dict() == {"a": 18, "b": 15, "c": 0}
         assert found["scheduled"].to_dict() == {"a": 30, "b": 15, "c": 0}
+        assert found["completion"].to_dict() == pytest.approx({"a": 0.6, "b": 1.0, "c": np.nan}, nan_ok=True)
+        assert found["active_days"].to_dict() == {"a": 18, "b": 15, "c": 0}
+        assert found["before"].to_dict() == pytest.approx({"a": 1.0, "b": 1.0, "c": np.nan}, nan_ok=True)
         # Data end on 1 March; 15 February is the last day that can be told: 44 days from exposure.
         assert found["kept_days"].to_dict() == {"a": 18, "b": 44, "c": 0}
         assert found["ended"].to_dict() == {"a": True, "b": False, "c": True}
@@ -187,6 +234,57 @@ class TestMetricsOfATrial:
             changed = replace(dataset, habit_tracking=dataset.habit_tracking.assign(status=status))
             found = outcomes(changed, exposed).iloc[0]
             assert (found["kept_days"], found["ended"]) == (days, ended)
+
+    def test_days_are_the_users_own(self):
+        """Adopted at 23:30 UTC is the next day in Moscow, and 22:30 UTC, with a day that starts at 4, still the day."""
+        dataset = self.by_hand()
+        users = dataset.users.assign(zone="Europe/Moscow", day_start=4.0)
+        for at, adopted in (("2026-01-05T23:30:00Z", 1), ("2026-01-06T02:00:00Z", 0)):
+            adoptions = pd.DataFrame({"user_id": ["a"], "habit_id": ["h"], "adopted_at": [at]})
+            # 02:30 in Moscow belongs to the 5th, 05:00 to the 6th.
+            found = outcomes(
+                replace(dataset, users=users, adoptions=adoptions), pd.Series(pd.Timestamp("2026-01-05"), index=["a"]),
+                days=1,
+            )  # fmt: skip
+            assert found["adopted"].iloc[0] == adopted
+
+    def test_assignments_come_from_the_table_of_experiments(self):
+        log = pd.DataFrame(
+            {
+                "experiment": ["x", "x", "y"],
+                "user_id": ["a", "b", "a"],
+                "arm": ["control", "nudge", "nudge"],
+                "assigned_at": ["2026-01-03T10:00:00Z"] * 3,
+                "exposed_at": ["2026-01-04T10:00:00Z", None, None],
+            }
+        )
+        dataset = replace(self.by_hand(), experiments=log)
+        assert assignments(dataset, "x")["exposed"].tolist() == [pd.Timestamp("2026-01-04"), pd.NaT]
+        # Where no exposure was logged at all, assignment stands for it.
+        assert assignments(dataset, "y")["exposed"].tolist() == [pd.Timestamp("2026-01-03")]
+        assert trial_table(dataset, "x")["user_id"].tolist() == ["a"]
+        with pytest.raises(ValueError, match="name one of the experiments x, y"):
+            assignments(dataset)
+        with pytest.raises(MissingColumn, match="needs an experiment 'z'; this dataset has x, y"):
+            assignments(dataset, "z")
+        with pytest.raises(MissingColumn, match="has none"):
+            assignments(self.by_hand())
+
+    def test_a_user_in_two_arms_of_an_experiment_is_refused_by_name(self):
+        """The contract's key allows one row a user and experiment; a frame made by hand may break it."""
+        log = pd.DataFrame({"experiment": "x", "user_id": ["a", "a"], "arm": ["control", "nudge"]})
+        dataset = self.by_hand()
+        object.__setattr__(dataset, "experiments", log)
+        with pytest.raises(ValueError, match="1 users have two arms of x, such as 'a'"):
+            assignments(dataset)
+
+    def test_every_metric_has_its_column_and_its_words(self):
+        exposed = pd.Series(pd.Timestamp("2026-01-03"), index=["a"])
+        columns = set(outcomes(self.by_hand(), exposed))
+        page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+        for name, metric in METRICS.items():
+            assert {name, metric.denominator} - {None} <= columns
+            assert f"`{name}`" in page
 
     def test_exposed_too_late_to_tell_are_left_out(self):
         exposed = pd.Series(pd.to_datetime(["2026-01-03", "2026-02-20"]), index=["a", "b"])
