@@ -13,7 +13,7 @@ logged action, its reward r, its predicted reward q and the reward m that the mo
 
 Intervals are by cluster (user): the linearised ratio's residuals are summed within clusters; a t quantile of
 (clusters - 1) times the standard error of these sums. `interval="bootstrap"` draws clusters again instead. Switch-dr's
-interval is at least as long as dr's: of the model's error above the threshold nothing is known but what dr knows.
+interval holds dr's: of the model's error above the threshold nothing is known but what dr knows.
 """
 
 from __future__ import annotations
@@ -150,8 +150,9 @@ def estimate_value(
     draws = (resamples, seed) if interval == "bootstrap" else None
     below, above, why = _reach(numerator, denominator, codes, level, draws)
     if method == "switch-dr":  # the model's error above the threshold is known no better than dr knows it
-        as_dr = _reach(*_terms("dr", reward, weight, predicted, np.inf), codes, level, draws)
-        below, above = float(np.fmax(below, as_dr[0])), float(np.fmax(above, as_dr[1]))
+        dr_terms = _terms("dr", reward, weight, predicted, np.inf)
+        as_dr, moved = _reach(*dr_terms, codes, level, draws), float(dr_terms[0].mean()) - value
+        below, above = float(np.fmax(below, as_dr[0] - moved)), float(np.fmax(above, as_dr[1] + moved))
         why = why and as_dr[2]
     if why:
         quiet.append(f"no interval: {why}")

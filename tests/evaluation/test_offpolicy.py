@@ -157,6 +157,19 @@ def test_switch_dr_takes_the_threshold_of_least_estimated_error(seed):
     assert errors[found.threshold] == pytest.approx(min(errors.values()))
 
 
+@quiet
+@pytest.mark.parametrize("interval", ["asymptotic", "bootstrap"])
+@pytest.mark.parametrize("threshold", [0, 1.5, 5, None])
+def test_switch_dr_is_never_surer_than_dr(threshold, interval):
+    reward, logging, target, model = draw(400, model=WRONG_MODEL)
+    dr, switched = (
+        estimate_value(reward, logging, target, method=method, reward_model=model, threshold=limit, interval=interval)
+        for method, limit in (("dr", None), ("switch-dr", threshold))
+    )
+    assert switched.ci_low <= min(dr.ci_low, switched.value) + 1e-12
+    assert switched.ci_high >= max(dr.ci_high, switched.value) - 1e-12
+
+
 def test_switch_dr_says_where_the_model_decides():
     reward, logging, target, model = draw(400)
     found = estimate_value(reward, logging, target, method="switch-dr", reward_model=model, threshold=5)
@@ -185,11 +198,12 @@ def oracle(reward, logging, target, method, model, clusters, threshold, level):
     g = len(people)
     variance = g / (g - 1) * sum(total**2 for total in people.values()) / sum(bottom for _, bottom in terms) ** 2
     reach = stats.t.ppf((1 + level) / 2, g - 1) * variance**0.5
+    low, high = value - reach, value + reach
     if method == "switch-dr":
-        dr = oracle(reward, logging, target, "dr", model, clusters, threshold, level)
-        reach = max(reach, dr[0] - dr[1])
+        _, dr_low, dr_high, *_ = oracle(reward, logging, target, "dr", model, clusters, threshold, level)
+        low, high = min(low, dr_low), max(high, dr_high)
     size = sum(weight) ** 2 / sum(w * w for w in weight)
-    return value, value - reach, value + reach, size, max(weight)
+    return value, low, high, size, max(weight)
 
 
 @quiet
