@@ -280,6 +280,75 @@ def _show(answer: Recommendations) -> None:
         _print(f"{words.say('playground.left_out')} {say_filtered(answer.filtered, words)}")
 
 
+@app.command()
+def monitor(
+    data: DataOption = BUILT_IN,
+    folder: Annotated[Path | None, typer.Option("--state", help="Folder of the service; beside the data.")] = None,
+    days: Annotated[float, typer.Option(min=0, help="Alert of what came in so many last days.")] = 3,
+    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Post alerts there, too.")] = None,
+) -> int:
+    """Look at the log of the service: latency, hits, adoption, drift. Exit 1 when there is something to look at."""
+    from datetime import UTC, datetime, timedelta
+
+    import pandas as pd
+
+    from habitlab import open_dataset
+    from habitlab.serving import alerts, monitoring, replay, state
+
+    if str(data) != "sample":
+        _need_data(data)
+    place, now = state.folder(data, folder), datetime.now(UTC)
+    sinks = {"file": alerts.to_file(place / state.LOGS / "alerts.jsonl")}
+    if webhook is not None:
+        sinks["webhook"] = alerts.to_webhook(webhook)
+    log = replay.read_log(place, open_dataset(str(data)), pd.Timestamp(now))
+    found = monitoring.check(log, since=pd.Timestamp(now - timedelta(days=days)))
+    sent = alerts.send(found.alerts, sinks, place / state.LOGS / "alerts.json", now)
+    _print(monitoring.as_text(log, found))
+    for name, why in sent.failed.items():
+        _note(f"alerts could not be sent to the {name}, next time again: {why}")
+    return FAILED if found.alerts else DONE
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to bind to; off loopback a token is needed.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to bind to.")] = 8000,
+    redis: Annotated[
+        str | None, typer.Option(metavar="URL", help="Redis as first level for all workers, as redis://localhost:6379.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="File with the bearer token that clients have to bring.")
+    ] = None,
+    data: DataOption = BUILT_IN,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each.")] = 8,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the service; beside the data when left out, as data/habittrack.service."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Requests a second from one address; off loopback 100 when left out.")
+    ] = None,
+) -> None:
+    """Answer requests for recommendations and take events, over HTTP; see docs/serving.md."""
+    from habitlab.serving.server import serve
+
+    if str(data) != "sample":
+        _need_data(data)
+    serve(
+        data,
+        host=host,
+        port=port,
+        redis=redis,
+        token_file=token_file,
+        workers=workers,
+        threads=threads,
+        state=state,
+        rate=rate,
+    )
+
+
 def _need_data(data: Path) -> None:
     if not data.exists():
         advice = "`make data` makes it" if data == BUILT_IN else "`habitlab import` or `habitlab simulate` makes one"

@@ -301,6 +301,33 @@ def check(
     return Check(period, left_out, found, compared, tuple(alerts), proposal)
 
 
+def as_text(log: Log, found: Check) -> str:
+    """Say what a log holds and what was found, in lines for a person."""
+    log, left_out = clean(log)
+    counts = counters(log)
+    lines = [", ".join(f"{count:,} {name}" for name, count in counts.items())]
+    if counts["answers"]:
+        times, hits = latency(log).iloc[0], hit_rate(log).iloc[0]
+        lines.append("latency " + ", ".join(f"{q} {1000 * times[q]:.3g} ms" for q in ("p50", "p95", "p99")))
+        lines.append(f"first level {hits['hit_rate']:.1%}, errors {hits['errors']:.2%}")
+    if counts["habits shown"]:
+        adopted = adoption_24h(log).iloc[0]
+        known = "" if np.isnan(adopted["ci_low"]) else f" ({adopted['ci_low']:.1%} to {adopted['ci_high']:.1%})"
+        rate = "not known yet" if np.isnan(adopted["rate"]) else f"{adopted['rate']:.1%}{known}"
+        lines.append(
+            f"adopted within 24 hours: {rate} of {adopted['shown']:,.0f} habits shown; "
+            f"{adopted['immature']:,.0f} more are too young to be judged"
+        )
+    lines += [f"left out, {reason}: {count:,}" for reason, count in left_out.items() if count]
+    looked = sum(int(table["score"].notna().sum()) for table in found.anomalies.values() if len(table))
+    tested = int(found.drift["p_adjusted"].notna().sum())
+    lines.append(f"looked at {looked:,} values by {found.by} or day with enough history, and at {tested} features")
+    lines += [f"ALERT {alert.message}" for alert in found.alerts]
+    if found.proposal.retrain:
+        lines.append("retraining is proposed; `habitlab retrain` compares and decides")
+    return "\n".join(lines)
+
+
 def _alert(name: str, at: pd.Timestamp, row: pd.Series, unit: str) -> Alert:
     what = "is" if row["outlier"] else "has crept"
     scale, suffix = (100, " %") if unit == "share" else (1, f" {unit}" if unit else "")

@@ -248,3 +248,42 @@ def test_the_log_of_a_service_is_read(tmp_path: Path, tiny: Dataset) -> None:
     assert monitoring.adoption_24h(log)["rate"].iloc[0] == 0.5
     assert monitoring.latency(log)["p50"].iloc[0] == pytest.approx(0.00075)
     assert log.features.loc[0, ["user_id", "age", "improvement_areas"]].tolist() == ["ann", 34, 2]
+
+
+def test_monitor_says_what_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`habitlab monitor`: 2 without a service, 0 where nothing is to be seen, 1 with an alert, which goes to a file."""
+    from habitlab.cli import main
+
+    def call(*more: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["habitlab", "monitor", "--data", "sample", "--state", str(tmp_path), *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    code, _, error = call()
+    assert code == 2
+    assert "habitlab serve" in error
+    connection = state.connect(tmp_path)
+    code, told, _ = call()
+    assert (code, told.splitlines()[0]) == (0, "0 answers, 0 habits shown, 0 adoptions, 0 people")
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    with state.transaction(connection):
+        for ago in range(1, 40):
+            bins = {"0.01": 100, "0.05": 0, "0.1": 0} if ago > 1 else {"0.01": 0, "0.05": 0, "0.1": 100}
+            connection.execute(
+                "INSERT INTO traffic (started_at, worker, served_from, answers, latencies)"
+                " VALUES (?, 'w', 'memory', 100, ?)",
+                (state.stamp(today - timedelta(days=ago)), json.dumps(bins)),
+            )
+    connection.close()
+    code, told, error = call("--webhook", "http://127.0.0.1:1/")
+    assert code == 1
+    assert "ALERT latency p95 is up" in told
+    assert "could not be sent to the webhook" in error
+    lines = (tmp_path / "logs" / "alerts.jsonl").read_text().splitlines()
+    assert {json.loads(line)["key"] for line in lines} == {"median latency", "latency p95"}
+    assert call()[0] == 1  # still so, but nobody is told again
+    assert (tmp_path / "logs" / "alerts.jsonl").read_text().splitlines() == lines
