@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,15 +64,17 @@ CREATE TABLE lists (            -- finished answers, of the batch and of misses
     PRIMARY KEY (user_id, model_version, key)
 );
 
-CREATE TABLE exposures (        -- rows of the table `recommendations`
+CREATE TABLE exposures (        -- rows of the table `recommendations`: one for each place of each draw that was shown
     event_id TEXT PRIMARY KEY,
     user_id TEXT NOT NULL,
     habit_id TEXT NOT NULL,
-    shown_at TEXT NOT NULL,
+    shown_at TEXT NOT NULL,     -- first time
     position INTEGER NOT NULL,
     policy TEXT,
     propensity REAL,
-    served_from TEXT
+    served_from TEXT,           -- first time
+    times INTEGER NOT NULL,     -- how often this very list was served
+    last_shown_at TEXT NOT NULL
 );
 CREATE INDEX exposures_of_user ON exposures (user_id, shown_at);
 CREATE INDEX exposures_in_time ON exposures (shown_at);
@@ -83,6 +86,11 @@ CREATE TABLE traffic (          -- answers to /v1/recommend, counted; no person 
     answers INTEGER NOT NULL,
     latencies TEXT NOT NULL,    -- JSON: answers by upper bound in seconds, `exposures.BOUNDS`
     PRIMARY KEY (started_at, worker, served_from)
+);
+
+CREATE TABLE forgotten (        -- people of the data or of a model who are not to be answered for any more
+    user_id TEXT PRIMARY KEY,
+    forgotten_at TEXT NOT NULL
 );
 
 CREATE TABLE applied (          -- how far each reader of the events has come
@@ -150,6 +158,31 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise ValueError(f"{path} is of version {version} of the service, this is version {SCHEMA_VERSION}")
 
 
+class Connections:
+    """A connection for each thread, opened anew after an error: the file may have been replaced."""
+
+    def __init__(self, folder: str | Path, *, wait: float = LONGEST_WAIT, safe: bool = True) -> None:
+        """`safe`: a commit is on disk before it returns; without it, a power cut may take back the last ones."""
+        self.folder, self._wait, self._safe = Path(folder), wait, safe
+        self._local = threading.local()
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[sqlite3.Connection]:
+        """Lend this thread's connection; raises as `connect` and sqlite3 do."""
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = connect(self.folder, wait=self._wait)
+            if not self._safe:
+                connection.execute("PRAGMA synchronous = NORMAL")
+            self._local.connection = connection
+        try:
+            yield connection
+        except sqlite3.Error:
+            self._local.connection = None
+            connection.close()
+            raise
+
+
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
@@ -186,6 +219,16 @@ def meta(connection: sqlite3.Connection, key: str) -> str | None:
 def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
     """Keep a remark about the service."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def generation(connection: sqlite3.Connection) -> int:
+    """Return a number that grows when workers have to forget what they keep in memory."""
+    return int(meta(connection, "generation") or 0)
+
+
+def next_generation(connection: sqlite3.Connection) -> None:
+    """Have all workers forget what they keep in memory, within a second: somebody was deleted, say."""
+    set_meta(connection, "generation", str(generation(connection) + 1))
 
 
 def watermark(connection: sqlite3.Connection, consumer: str) -> int:

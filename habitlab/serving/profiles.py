@@ -1,0 +1,109 @@
+"""Whom the service knows, in memory: followed from the database, so that a lookup costs nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from habitlab.serving import state
+
+log = logging.getLogger(__name__)
+EVERY = 0.1
+"""Seconds after which a worker looks for what others have written."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a request has to know of a person before it looks for their list."""
+
+    version: int = 0
+    opted_out: bool = False
+    zone: str = ""
+    registered_here: bool = False
+
+
+class Directory:
+    """All people, those of the data and those who registered here.
+
+    `zones`: zone of every user of the data. `on_reset` is called when everything kept in memory has to go.
+    """
+
+    def __init__(self, folder: str, zones: Mapping[str, str], on_reset: Callable[[], None] = lambda: None) -> None:
+        """Nothing is read yet; `follow` does."""
+        self._connections = state.Connections(folder, wait=0.5)
+        self._zones, self._on_reset = zones, on_reset
+        self._base: dict[str, Profile] = {zone: Profile(zone=zone) for zone in set(zones.values())}
+        self._refused: dict[str, Profile] = {}
+        self._changed: dict[str, Profile] = {}
+        self._forgotten: set[str] = set()
+        self._last, self._generation = 0, -1
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self.fresh = False
+        """Whether the database could be read the last time."""
+
+    def get(self, user_id: str) -> Profile | None:
+        """Return who that is; None for nobody we know."""
+        found = self._changed.get(user_id) or self._refused.get(user_id)
+        if found is None and (zone := self._zones.get(user_id)) is not None:
+            found = self._base[zone]
+        return None if user_id in self._forgotten else found
+
+    def follow(self) -> None:
+        """Read what has changed; raises sqlite3.Error when the database cannot be read."""
+        with self._lock:
+            try:
+                with self._connections.use() as connection:
+                    self._read(connection)
+                self.fresh = True
+            except (sqlite3.Error, OSError, ValueError):
+                self.fresh = False
+                raise
+
+    def _read(self, connection: sqlite3.Connection) -> None:
+        generation = state.generation(connection)
+        anew = generation != self._generation
+        if anew:
+            forgotten = {user for (user,) in connection.execute("SELECT user_id FROM forgotten")}
+            refused = json.loads(state.meta(connection, "opted_out") or "[]")
+        last, changed = (0, {}) if anew else (self._last, self._changed)
+        rows = connection.execute(
+            "SELECT changed, user_id, version, opted_out, registration FROM profiles"
+            " WHERE changed > ? ORDER BY changed",
+            (last,),
+        )
+        for number, user, version, opted_out, registration in rows.fetchall():
+            last = number
+            zone = (json.loads(registration).get("zone") or "") if registration else self._zones.get(user, "")
+            changed[user] = Profile(version, bool(opted_out), zone, registration is not None)
+        if anew:
+            self._refused = {user: Profile(opted_out=True, zone=self._zones.get(user, "")) for user in refused}
+            self._forgotten = forgotten
+            self._on_reset()
+        self._last, self._changed, self._generation = last, changed, generation
+
+    def start(self, every: float = EVERY) -> threading.Thread:
+        """Follow in the background until `stop`."""
+
+        def run() -> None:
+            told = False
+            while not self._stop.wait(every):
+                try:
+                    self.follow()
+                    told = False
+                except (sqlite3.Error, OSError, ValueError) as error:
+                    if not told:
+                        log.error("the database cannot be read, answers go on from memory: %s", error)
+                    told = True
+
+        thread = threading.Thread(target=run, name="follow", daemon=True)
+        thread.start()
+        return thread
+
+    def stop(self) -> None:
+        """End following."""
+        self._stop.set()

@@ -1,0 +1,140 @@
+"""The service as processes: gunicorn's threaded workers, which serve until they are told to stop."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from habitlab.serving import state as states
+from habitlab.serving.limits import OFF_LOOPBACK_RATE, check_host, loopback, read_token
+
+THREADS = 8
+LONGEST_START = 600
+"""Seconds a worker may take: without a writable cache each fits for itself."""
+
+
+def serve(
+    data: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    redis: str | None = None,
+    token_file: str | Path | None = None,
+    workers: int = 1,
+    threads: int = THREADS,
+    state: str | Path | None = None,
+    rate: float | None = None,
+) -> None:
+    """Serve until interrupted.
+
+    Raises
+    ------
+    ValueError
+        Others than this machine could ask without a token; or an argument is not what it should be.
+    FileNotFoundError
+        There are no data, or no token file.
+    """
+    token = None if token_file is None else read_token(token_file)
+    check_host(host, token)
+    if redis is not None:
+        from habitlab.serving.store import RedisStore
+
+        RedisStore(redis, space="")  # ValueError for what is no URL; whether it answers is seen later
+    if rate is None and not loopback(host):
+        rate = OFF_LOOPBACK_RATE
+    _in_a_process_of_its_own(data, state)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    with tempfile.TemporaryDirectory(prefix="habitlab-metrics-") as shared:
+        if workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared  # before prometheus_client is imported
+
+        def load() -> Any:
+            from habitlab.serving.app import create_app
+
+            app = create_app(data, state, redis, token, rate=rate, workers=workers)
+            app.extensions["habitlab"].answers.warm()
+            return app
+
+        _gunicorn(load, address, workers, threads)
+
+
+def _in_a_process_of_its_own(data: str | Path, state: str | Path | None) -> None:
+    """Fit and read what is not kept yet, for workers to find; threads that this leaves behind must not be forked."""
+    from habitlab.serving.base import identity
+
+    identity(data)  # FileNotFoundError
+    command = [sys.executable, "-m", "habitlab.serving.server", str(data), str(states.folder(data, state))]
+    if subprocess.run(command, check=False).returncode:
+        raise ValueError(f"the service cannot start on {data}")
+
+
+def _prepare(data: str, folder: str) -> int:
+    from habitlab.recommender.fitted import fitted
+    from habitlab.serving.base import load, prepare
+
+    try:
+        fitted(load(data), tell=_say) if data == "sample" else fitted(data, tell=_say)
+        prepare(states.connect(folder), data, datetime.now(UTC))
+    except (ValueError, OSError, sqlite3.Error) as error:
+        _say(str(error))
+        return 2
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"habitlab: {text}", file=sys.stderr)  # noqa: T201
+
+
+def _gunicorn(load: Any, address: str, workers: int, threads: int) -> None:
+    from gunicorn.app.base import BaseApplication
+
+    class Server(BaseApplication):
+        def load_config(self) -> None:
+            settings = {
+                "bind": address,
+                "workers": workers,
+                "threads": threads,
+                "worker_class": "gthread",
+                "timeout": LONGEST_START,
+                "graceful_timeout": 10,
+                "keepalive": 75,
+                "limit_request_line": 4094,
+                "limit_request_fields": 50,
+                "accesslog": None,  # it would tell who asked
+                "errorlog": "-",
+                "loglevel": "warning",
+                "proc_name": "habitlab",
+                "child_exit": _child_exit,
+                "worker_exit": _worker_exit,
+            }
+            for name, value in settings.items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            return load()
+
+    Server().run()
+
+
+def _worker_exit(server: Any, worker: Any) -> None:
+    """Write what was shown before a worker ends."""
+    app = getattr(worker, "wsgi", None)
+    if app is not None:
+        app.extensions["habitlab"].stop()
+
+
+def _child_exit(server: Any, worker: Any) -> None:
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)
+
+
+if __name__ == "__main__":
+    sys.exit(_prepare(*sys.argv[1:]))

@@ -1,0 +1,253 @@
+"""What stands behind the HTTP routes: whose list, from which level, and events in."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from habitlab.dataset.registration import Registration, pseudonym
+from habitlab.explanations.wording import FALLBACK, language, unknown_language
+from habitlab.recommender.recommend import Recommender, read_moment
+from habitlab.serving import events, lists, state, updater
+from habitlab.serving.answers import Answers
+from habitlab.serving.base import prepare
+from habitlab.serving.cache import Levels
+from habitlab.serving.exposures import ExposureLog
+from habitlab.serving.history import local
+from habitlab.serving.lists import Key, Ready
+from habitlab.serving.metrics import Metrics
+from habitlab.serving.profiles import Directory, Profile
+from habitlab.serving.store import MemoryStore, RedisStore, SqliteStore
+
+log = logging.getLogger(__name__)
+MOST_HABITS = 100
+FIRST_YEAR, LAST_YEAR = 2000, 2100
+_PARAMETERS = ("user_id", "k", "lang", "at")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8}){0,3}")
+_NUMBER = re.compile(r"[0-9]{1,3}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?)?")
+
+
+class Refusal(Exception):  # noqa: N818 - what it is: an answer that says no
+    """A request that cannot be answered as it was asked."""
+
+    def __init__(self, status: int, message: str, problems: Sequence[dict[str, Any]] = ()) -> None:
+        """`status` of HTTP; `message` for people; `problems` one by one."""
+        super().__init__(message)
+        self.status, self.message, self.problems = status, message, list(problems)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Checked parameters of /v1/recommend."""
+
+    user_id: str
+    k: int = 5
+    lang: str = FALLBACK
+    at: datetime | None = None
+    warning: str = ""
+
+
+@lru_cache(maxsize=4096)
+def read_query(query: str) -> Asked:
+    """Read a query string; `Refusal` for what is missing, unknown, twice or wrong."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=10)
+    except ValueError:
+        raise Refusal(400, "the query is no text in UTF-8, or has too many fields") from None
+    given = dict(pairs)
+    if len(given) != len(pairs):
+        raise Refusal(400, "a parameter stands twice in the query")
+    if set(given) - set(_PARAMETERS):
+        raise Refusal(400, f"an unknown parameter; known are {', '.join(_PARAMETERS)}")
+    user_id, k, lang, at = (given.get(name) for name in _PARAMETERS)
+    if not user_id or len(user_id) > 200 or _CONTROL.search(user_id):
+        raise Refusal(400, "user_id is needed: a text of 1 to 200 letters")
+    if k is not None and not (_NUMBER.fullmatch(k) and 1 <= int(k) <= MOST_HABITS):
+        raise Refusal(400, f"k is the number of habits, from 1 to {MOST_HABITS}")
+    if lang is not None and not _LANGUAGE.fullmatch(lang):
+        raise Refusal(400, "lang is the code of a language, such as en or ru")
+    warning = unknown_language(lang) if lang else ""
+    code = language(FALLBACK if warning or not lang else lang).code
+    return Asked(user_id, int(k or 5), code, None if at is None else _moment(at), warning)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = read_moment(text) if _MOMENT.fullmatch(text) else None
+    except ValueError:
+        moment = None
+    if moment is None or not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise Refusal(
+            400,
+            "at is a moment on the person's own clock, without a zone, such as 2026-01-05T07:30, "
+            f"from {FIRST_YEAR} to {LAST_YEAR}",
+        )
+    return moment
+
+
+class Service:
+    """A service over one dataset and one folder; `start` begins what goes on in the background."""
+
+    def __init__(
+        self,
+        data: str | Path,
+        folder: Path,
+        recommender: Recommender,
+        clock: Callable[[], datetime],
+        *,
+        redis: str | None = None,
+        generator: np.random.Generator | None = None,
+        workers: int = 1,
+        learnt: int = 0,
+    ) -> None:
+        """Open the database and read what is new in the data.
+
+        Raises as `state.connect`, `base.prepare` and `RedisStore` do; a Redis that does not answer is no error.
+        """
+        self.folder, self.clock, self.recommender = folder, clock, recommender
+        self.metrics = Metrics()
+        self._connections = state.Connections(folder)
+        with self._connections.use() as connection:
+            prepare(connection, data, clock())
+            updater.catch_up(connection, clock())
+            instance = state.instance(connection)
+        self.model = lists.model(recommender.version_)
+        people = recommender.people_
+        zones = dict(zip(people.ids.tolist(), people.zone.tolist(), strict=True))
+        self._habits = {str(habit) for habit in recommender.candidates_.ids}
+        self.levels = Levels(
+            MemoryStore(),
+            SqliteStore(folder, clock=clock),
+            None if redis is None else RedisStore(redis, space=instance),
+            locks=folder / "locks" if workers > 1 else None,
+            on_failure=lambda level: self.metrics.failures.labels(level).inc(),
+        )
+        self.directory = Directory(folder, zones, on_reset=self.levels.memory.clear)
+        self.directory.follow()
+        self.exposures = ExposureLog(folder, secrets.token_hex(4), clock, on_lost=self.metrics.lost.inc)
+        self.answers = Answers(recommender, folder, learnt)
+        self._generator = generator or np.random.default_rng()
+        self._writing = threading.Lock()  # one writer a process: waiting here is fair and needs no sleep
+
+    def start(self) -> None:
+        """Begin following the database and writing exposures."""
+        self.directory.start()
+        self.exposures.start()
+
+    def stop(self) -> None:
+        """End what goes on in the background, with what waits written."""
+        self.directory.stop()
+        self.exposures.stop()
+
+    def recommend(self, asked: Asked, now: datetime) -> tuple[Ready, str]:
+        """Return a list and the level it comes from; `Refusal` for somebody unknown."""
+        profile = self.profile(asked.user_id)
+        moment = asked.at or lists.current(local(now, profile.zone))
+        name = lists.name(asked.k, asked.lang, moment, personal=not profile.opted_out)
+        key = Key(asked.user_id, self.model, profile.version, name)
+
+        def compute() -> tuple[Ready, bool]:
+            self.metrics.computed.inc()
+            return self.answers.make(key, profile, asked.k, asked.lang, moment)
+
+        return self.levels.find(key, compute)
+
+    def profile(self, user_id: str) -> Profile:
+        """Return who that is; `Refusal` for nobody we know."""
+        profile = self.directory.get(user_id)
+        if profile is None:
+            self.directory.follow()  # another worker may have registered them a moment ago
+            profile = self.directory.get(user_id)
+        if profile is None:
+            raise Refusal(404, "nobody has this user_id")
+        return profile
+
+    def take(self, found: Sequence[Any]) -> list[str]:
+        """Keep events and apply them, all or none; returns "accepted" or "duplicate" for each.
+
+        Raises `EventError`, `Refusal`, and sqlite3.Error when they cannot be kept now.
+        """
+        now = self.clock()
+        events.check_times(found, now)
+        self._check_names(found)
+        with self._writing, self._connections.use() as connection:
+            with state.transaction(connection):
+                results = events.append(connection, found, now)
+                self._apply(connection, now)
+            self._follow()
+        for result, count in Counter(results).items():
+            self.metrics.events.labels(result).inc(count)
+        return results
+
+    def _apply(self, connection: sqlite3.Connection, now: datetime) -> None:
+        """Apply in the same transaction; what goes wrong in it loses no event, which waits for the next time."""
+        connection.execute("SAVEPOINT apply")
+        try:
+            while updater.apply(connection, now):
+                pass
+        except (ValueError, KeyError, TypeError) as error:
+            connection.execute("ROLLBACK TO apply")
+            log.error("events are kept, but could not be applied: %s", type(error).__name__)
+        connection.execute("RELEASE apply")
+
+    def _follow(self) -> None:
+        try:
+            self.directory.follow()
+        except (sqlite3.Error, OSError, ValueError):  # it is kept; the next look will see it
+            log.warning("what was just written could not be read back yet")
+
+    def _check_names(self, found: Sequence[Any]) -> None:
+        nobody, nothing = [], []
+        known: dict[str, bool] = {}
+        for index, event in enumerate(found):
+            if event.user_id not in known:
+                try:
+                    known[event.user_id] = self.profile(event.user_id) is not None
+                except Refusal:
+                    known[event.user_id] = False
+            if not known[event.user_id]:
+                nobody.append({"index": index, "field": "user_id", "problem": "nobody has this user_id"})
+            if getattr(event, "habit_id", None) is not None and event.habit_id not in self._habits:
+                nothing.append({"index": index, "field": "habit_id", "problem": "no habit has this habit_id"})
+        if nothing:
+            raise Refusal(422, "unknown habits; none of the events is kept", nothing + nobody)
+        if nobody:
+            raise Refusal(404, "unknown people; none of the events is kept", nobody)
+
+    def register(self, record: Registration) -> str:
+        """Keep the record of somebody new and return their id; raises sqlite3.Error when that cannot be done now."""
+        with self._writing, self._connections.use() as connection:
+            user_id = pseudonym(self._generator)
+            with state.transaction(connection):
+                updater.register(connection, user_id, record.model_dump_json(exclude_none=True), self.clock())
+            self._follow()
+        self.metrics.registrations.inc()
+        return user_id
+
+    def checks(self) -> dict[str, str]:
+        """Tell how the parts are: "ok", or what is wrong."""
+        try:
+            with self._writing, self._connections.use() as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            database = "ok"
+        except (sqlite3.Error, OSError, ValueError):
+            database = "cannot be written now"
+        redis = self.levels.redis
+        known = "not used" if redis is None else "does not answer" if redis.breaker.open else "ok"
+        return {"model": self.recommender.version_, "database": database, "redis": known}
