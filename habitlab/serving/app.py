@@ -22,7 +22,7 @@ from habitlab.serving import openapi
 from habitlab.serving import state as states
 from habitlab.serving.base import load
 from habitlab.serving.events import ConflictError, EventError, parse
-from habitlab.serving.limits import MOST_BYTES, Rate, Token
+from habitlab.serving.limits import MOST_BYTES, Rate, Token, local_name
 from habitlab.serving.service import Refusal, Service, read_query
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,6 @@ def create_app(
     )
     app = Flask("habitlab")
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
-    if token is None:
-        app.config["TRUSTED_HOSTS"] = ["localhost", "127.0.0.1", "[::1]"]
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["habitlab"] = service
     _guard(app, service, None if token is None else Token(token), None if rate is None else Rate(rate))
@@ -106,14 +104,16 @@ def _recommender(data: str | Path, folder: Path) -> tuple[Recommender, int]:
 
 
 def _guard(app: Flask, service: Service, token: Token | None, rate: Rate | None) -> None:
-    if token is None and rate is None:
-        return
-
     @app.before_request
     def check() -> Response | None:
         if rate is not None and not rate.allows(request.remote_addr or ""):
             return _refuse(service, Refusal(429, "too many requests; wait a second"), {"Retry-After": "1"})
-        if token is not None and request.path not in OPEN and not token.fits(request.headers.get("Authorization")):
+        if token is None:
+            if not local_name(request.environ.get("HTTP_HOST", "")):
+                return _refuse(
+                    service, Refusal(400, "without a token, only this machine may ask, by the name localhost")
+                )
+        elif request.path not in OPEN and not token.fits(request.headers.get("Authorization")):
             return _refuse(service, Refusal(401, "this needs the right bearer token"), {"WWW-Authenticate": "Bearer"})
         return None
 

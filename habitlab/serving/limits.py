@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 MOST_BYTES = 1 << 20
@@ -82,6 +83,13 @@ def loopback(host: str) -> bool:
     except (OSError, UnicodeError) as error:
         raise ValueError(f"{host!r} is no address of this machine: {error}") from None
     return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
+
+
+@lru_cache(maxsize=256)
+def local_name(host: str) -> bool:
+    """Whether the header `Host` names this machine. A web page that reaches in under a name of its own does not."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return name.lower() in ("localhost", "127.0.0.1", "[::1]")
 
 
 def check_host(host: str, token: str | None) -> None:

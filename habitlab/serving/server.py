@@ -61,7 +61,7 @@ def serve(
             app.extensions["habitlab"].answers.warm()
             return app
 
-        _gunicorn(load, address, workers, threads)
+        run(load, address, workers, threads)
 
 
 def _in_a_process_of_its_own(data: str | Path, state: str | Path | None) -> None:
@@ -91,7 +91,8 @@ def _say(text: str) -> None:
     print(f"habitlab: {text}", file=sys.stderr)  # noqa: T201
 
 
-def _gunicorn(load: Any, address: str, workers: int, threads: int) -> None:
+def run(load: Any, address: str, workers: int = 1, threads: int = THREADS) -> None:
+    """Run the WSGI app that `load` returns in each worker, until interrupted."""
     from gunicorn.app.base import BaseApplication
 
     class Server(BaseApplication):
@@ -124,9 +125,9 @@ def _gunicorn(load: Any, address: str, workers: int, threads: int) -> None:
 
 def _worker_exit(server: Any, worker: Any) -> None:
     """Write what was shown before a worker ends."""
-    app = getattr(worker, "wsgi", None)
-    if app is not None:
-        app.extensions["habitlab"].stop()
+    service = getattr(getattr(worker, "wsgi", None), "extensions", {}).get("habitlab")
+    if service is not None:
+        service.stop()
 
 
 def _child_exit(server: Any, worker: Any) -> None:
