@@ -1,9 +1,9 @@
 """Versions of the model on disk: written whole or not at all, put live in one step, and taken back in one.
 
 `registry/<version>/` holds `recommender.model` and `recommender.models`, `lineage.json` (what it was learnt from:
-hashes of data, code and parameters) with the hash of every file, and `card.md`. `registry/current` lists the versions that
-were live, the one that is live last; it is replaced as a whole. `registry/model_runs.jsonl` has a row for every model
-that was judged, whatever became of it.
+hashes of data, code and parameters) with the hash of every file, and `card.md`. `registry/current` lists the versions
+that were live, the one that is live last; it is replaced as a whole. `registry/model_runs.jsonl` has a row for every
+model that was judged, whatever became of it.
 """
 
 from __future__ import annotations
