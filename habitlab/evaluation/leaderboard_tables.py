@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -221,7 +222,7 @@ def ahead_by_part(table: pd.DataFrame, column: str, k: int, *, level: float) -> 
     return [
         chosen(
             rows,
-            key=f"ahead_{name.replace(',', '').replace(' ', '_')}",
+            key="ahead_" + "_".join(re.findall(r"\w+", name)),
             label=f"NDCG@{k} of the blend less popularity: {name}",
             unit="",
             method=f"by {column}, paired by user",

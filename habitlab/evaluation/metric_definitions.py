@@ -34,22 +34,22 @@ def definitions(listed: npt.NDArray[np.int32], split: Split, k: int, **draw: Any
     precisions = (np.cumsum(hit, axis=1) / rank * hit).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         rows = [
-            ("NDCG", "best list: the user's own habits", "HabitLab, ranx, RecBole, scikit-learn", ours["ndcg"]),
-            ("NDCG", "best list: k habits, whoever the user is", "RecTools", hit @ discount / discount.sum()),
+            ("NDCG", "best list: own habits", "HabitLab, ranx, RecBole, scikit-learn", ours["ndcg"]),
+            ("NDCG", "best list: k habits", "RecTools", hit @ discount / discount.sum()),
             ("NDCG", "ranks 1 and 2 alike", "LensKit", hit @ lenient / best_of),
-            ("NDCG", "0 for who took up nothing", "ranx, over all queries", np.nan_to_num(ours["ndcg"])),
+            ("NDCG", "0 if nothing was taken up", "ranx, over all queries", np.nan_to_num(ours["ndcg"])),
             ("recall", "hits / relevant", "HabitLab, RecTools, ranx, RecBole", ours["recall"]),
-            ("recall", "hits / at most k relevant", "LensKit; here capped recall", ours["capped_recall"]),
+            ("recall", "hits / min(k, relevant)", "LensKit; here capped recall", ours["capped_recall"]),
             ("precision", "hits / k", "HabitLab, RecTools, ranx, RecBole", ours["precision"]),
-            ("precision", "hits / at most k relevant", "RecTools with r_precision", ours["capped_recall"]),
-            ("average precision", "/ at most k relevant", "HabitLab, RecBole", ours["average_precision"]),
+            ("precision", "hits / min(k, relevant)", "RecTools with r_precision", ours["capped_recall"]),
+            ("average precision", "/ min(k, relevant)", "HabitLab, RecBole", ours["average_precision"]),
             ("average precision", "/ relevant", "RecTools, ranx, Evidently", precisions / number),
             ("average precision", "/ k", "RecTools with divide_by_k", precisions / k),
         ]
     table = pd.DataFrame(rows, columns=["metric", "definition", "toolkits", "values"])
     undefined = np.isnan(ours["ndcg"])
     values = np.column_stack([
-        values if "0 for" in definition else np.where(undefined, np.nan, values)
+        values if "0 if" in definition else np.where(undefined, np.nan, values)
         for definition, values in zip(table["definition"], table["values"], strict=True)
     ])  # fmt: skip
     level = draw.pop("level")
