@@ -8,6 +8,7 @@ It tells what is likely to be kept up, not what a recommendation adds: who would
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -34,6 +35,7 @@ from habitlab.models.pairs import (
     success_rates,
     take,
 )
+from habitlab.models.sampling import thin_out
 from habitlab.models.trees import Trees
 
 if TYPE_CHECKING:
@@ -87,9 +89,13 @@ class SuccessModel:
     base_rate_: float
     counts_: dict[str, int]
 
-    def __init__(self, seed: int = 0) -> None:
-        """`seed` decides which users train, stop and calibrate."""
-        self.seed = seed
+    def __init__(self, seed: int = 0, *, recent_days: int | None = None, old_share: float = 1.0) -> None:
+        """`seed` decides which users train, stop and calibrate, and which old pairs are learnt from.
+
+        Of pairs adopted more than `recent_days` before the end a share `old_share` is, each weighing the more for it
+        (`sampling.thin_out`); None learns from all.
+        """
+        self.seed, self.recent_days, self.old_share = seed, recent_days, old_share
 
     def fit(self, dataset: Dataset, until: Day | None = None) -> Self:
         """Learn from adoptions whose 50 days lie before `until`, and note how all users stand on that day."""
@@ -102,12 +108,17 @@ class SuccessModel:
             "habit_completion": history.of_habits(place, np.full(len(place), history.end))
         }
         pairs = label_pairs(dataset, until, history)
-        self.counts_ = {"pairs": len(pairs), "successes": int(pairs.success.sum())} | pairs.table.attrs
-        self.base_rate_ = (pairs.success.sum() + 1) / (len(pairs) + 2)
+        kept, weight = np.ones(len(pairs), dtype=bool), None
+        if self.recent_days is not None:
+            cut = history.end - self.recent_days
+            kept, weight = thin_out(pairs.table["day"], cut, self.old_share, np.random.default_rng([self.seed, cut]))
+        self.counts_ = {"pairs": int(kept.sum()), "successes": int(pairs.success[kept].sum())} | pairs.table.attrs
+        of = len(pairs) if weight is None else weight.sum()
+        self.base_rate_ = float(((pairs.success if weight is None else weight * pairs.success).sum() + 1) / (of + 2))
         self._fitted: Fitted | None = None
-        self.fallback_ = too_few(pairs)
+        self.fallback_ = too_few(pairs, kept)
         if not self.fallback_:
-            self._fitted = train(pairs, np.ones(len(pairs), dtype=bool), self.seed)
+            self._fitted = train(pairs, kept, self.seed, weight)
             if self._fitted.slope <= 0:
                 self.fallback_ = "what was learnt from some users did not hold for others"
                 self._fitted = None
@@ -214,12 +225,14 @@ def too_few(pairs: LabelledPairs, rows: Bools | slice = slice(None)) -> str:
     return ""
 
 
-def train(pairs: LabelledPairs, rows: Bools, seed: int = 0) -> Fitted:
-    """Fit trees and their calibration to some of the pairs, cut three ways by user."""
-    return train_pipeline(pairs, rows, seed)[0]
+def train(pairs: LabelledPairs, rows: Bools, seed: int = 0, weight: Floats | None = None) -> Fitted:
+    """Fit trees and their calibration to some of the pairs, cut three ways by user; `weight` (pairs,) of each."""
+    return train_pipeline(pairs, rows, seed, weight)[0]
 
 
-def train_pipeline(pairs: LabelledPairs, rows: Bools, seed: int = 0) -> tuple[Fitted, CalibratedClassifierCV]:
+def train_pipeline(
+    pairs: LabelledPairs, rows: Bools, seed: int = 0, weight: Floats | None = None
+) -> tuple[Fitted, CalibratedClassifierCV]:
     """As `train`, with the scikit-learn pipeline that it comes from."""
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -235,18 +248,28 @@ def train_pipeline(pairs: LabelledPairs, rows: Bools, seed: int = 0) -> tuple[Fi
         # Its own validation set would be drawn by row, and hold the users that it learns from.
         trial = HistGradientBoostingClassifier(
             max_iter=MOST_TREES, early_stopping=True, n_iter_no_change=10, random_state=seed, **_BOOSTING
-        ).fit(features[learning], success[learning], X_val=features[stopping], y_val=success[stopping])
+        ).fit(
+            features[learning],
+            success[learning],
+            sample_weight=None if weight is None else weight[learning],
+            X_val=features[stopping],
+            y_val=success[stopping],
+            sample_weight_val=None if weight is None else weight[stopping],
+        )
         features, rates = encoded(pairs, kept, generator)
         boosting = HistGradientBoostingClassifier(
             max_iter=trial.n_iter_, early_stopping=False, random_state=seed, **_BOOSTING
-        ).fit(features[kept], success[kept])
+        ).fit(features[kept], success[kept], sample_weight=None if weight is None else weight[kept])
         calibrated = CalibratedClassifierCV(FrozenEstimator(boosting), method="sigmoid")
-        calibrated.fit(features[calibrating], success[calibrating])
+        of_each = None if weight is None else weight[calibrating]
+        with warnings.catch_warnings():  # that weights are for the calibration only is what is wanted
+            warnings.filterwarnings("ignore", message="Since FrozenEstimator does not appear to accept sample_weight")
+            calibrated.fit(features[calibrating], success[calibrating], sample_weight=of_each)
         sigmoid = calibrated.calibrated_classifiers_[0].calibrators[0]
         trees = Trees.of(boosting)
         slope, intercept = -float(sigmoid.a_), -float(sigmoid.b_)
         raw = trees.log_odds(np.ascontiguousarray(features[calibrating].T))
-        covariance = logistic_covariance(raw, success[calibrating], pairs.user[calibrating], slope, intercept)
+        covariance = logistic_covariance(raw, success[calibrating], pairs.user[calibrating], slope, intercept, of_each)
         return Fitted(trees, slope, intercept, covariance, rates), calibrated
 
 
@@ -280,11 +303,19 @@ def encoded(pairs: LabelledPairs, learning: Bools, generator: np.random.Generato
     return features, rates
 
 
-def logistic_covariance(raw: Floats, success: npt.NDArray, user: npt.NDArray, slope: float, intercept: float) -> Floats:
-    """Covariance (2, 2) of the slope and intercept of a logistic fit, clustered by user."""
+def logistic_covariance(
+    raw: Floats,
+    success: npt.NDArray,
+    user: npt.NDArray,
+    slope: float,
+    intercept: float,
+    weight: Floats | None = None,
+) -> Floats:
+    """Covariance (2, 2) of the slope and intercept of a logistic fit, `weight` (n,) each row's, clustered by user."""
     chance = special.expit(slope * raw + intercept)
     design = np.column_stack([raw, np.ones(len(raw))])
-    bread = np.linalg.pinv(design.T @ (design * (chance * (1 - chance))[:, None]))
-    score = pd.DataFrame(design * (success - chance)[:, None]).groupby(user).sum().to_numpy()
+    of_each = np.ones(len(raw)) if weight is None else weight
+    bread = np.linalg.pinv(design.T @ (design * (of_each * chance * (1 - chance))[:, None]))
+    score = pd.DataFrame(design * (of_each * (success - chance))[:, None]).groupby(user).sum().to_numpy()
     few = len(score) / max(len(score) - 1, 1)
     return few * bread @ (score.T @ score) @ bread
