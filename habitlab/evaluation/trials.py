@@ -14,11 +14,10 @@ from habitlab.evaluation.trial_metrics import RUN_IN, assignments, daily, outcom
 from habitlab.simulation import Arms, World
 from habitlab.simulation.adoption import Adoptions, adopt
 from habitlab.simulation.tables import make_tables
-from habitlab.simulation.tracking import instants, utc
-from habitlab.simulation.world import PROGRAMME_DAYS
+from habitlab.simulation.tracking import instants, tracking, utc
+from habitlab.simulation.world import PROGRAMME_DAYS, Course
 
 ARMS = ("control", "programme")
-_TABLES = ("users", "habits", "habit_tracking", "adoptions")
 
 
 def load_browser_trial(folder: str | Path) -> pd.DataFrame:
@@ -112,13 +111,15 @@ def simulated_trial(world: World, *, lift: float, lasts: bool = False, salt: str
     )
     new = early[keep]
 
-    def live(programme: float) -> Dataset:
+    def live(programme: float) -> Course:
         lifts = np.where(new, programme, 0.0)
-        course = world.replay(adoptions.user, adoptions.habit, adoptions.start, adoptions.load, lift=lifts, lasts=lasts)
-        tables = make_tables(world, adoptions, offers, existing, course)
-        return Dataset(**{name: tables[name] for name in _TABLES}, metadata={"source": "simulated", "simulated": True})
+        return world.replay(adoptions.user, adoptions.habit, adoptions.start, adoptions.load, lift=lifts, lasts=lasts)
 
-    without, treated = live(0.0), live(lift)
+    course = live(0.0)
+    tables = make_tables(world, adoptions, offers, existing, course)
+    kept = {name: tables[name] for name in ("users", "habits", "habit_tracking", "adoptions")}
+    without = Dataset(**kept, metadata={"source": "simulated", "simulated": True})
+    treated = replace(without, habit_tracking=tracking(world, live(lift)))
     ids = np.asarray(world.user_ids, dtype=object)
     arm = assign(ids, ARMS, salt)
     at = instants(world, people.index, np.minimum(exposure, world.days - 1), np.full(world.users, 12.0))
@@ -131,15 +132,12 @@ def simulated_trial(world: World, *, lift: float, lasts: bool = False, salt: str
             "exposed_at": utc(np.where(present, at, np.datetime64("NaT"))),
         }
     )
+    mine, theirs = without.habit_tracking, treated.habit_tracking
     helped = ids[arm == ARMS[1]]
-
-    def of_arms(name: str) -> pd.DataFrame:
-        mine, theirs = getattr(without, name), getattr(treated, name)
-        parts = [mine[~mine["user_id"].isin(helped)], theirs[theirs["user_id"].isin(helped)]]
-        return pd.concat(parts, ignore_index=True)
-
-    observed = {name: of_arms(name) for name in ("habit_tracking", "adoptions")}
-    seen = replace(without, experiments=log, **observed)
+    observed = pd.concat(
+        [mine[~mine["user_id"].isin(helped)], theirs[theirs["user_id"].isin(helped)]], ignore_index=True
+    )
+    seen = replace(without, habit_tracking=observed, experiments=log)
     return SimulatedTrial(seen, without, treated)
 
 
