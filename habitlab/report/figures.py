@@ -306,11 +306,11 @@ def survival(axes: Axes, curves: Mapping[str, pd.DataFrame], *, at: Sequence[flo
             axes.annotate(f"{count:,.0f}", (moment, 0), (0, -58 - 14 * row), ha="center", color=LIGHT["muted"], **below)
         axes.annotate(label, (min(at), 0), (-26, -58 - 14 * row), ha="right", color=LIGHT["ink"], **below)
     axes.annotate("still at risk", (min(at), 0), (-26, -44), ha="right", color=LIGHT["muted"], style="italic", **below)
-    label_ends(axes, ends)
     axes.set_xticks(list(at))
     axes.set_xlabel(unit)
     axes.set_xlim(min(at), max(at))
     axes.set_ylim(0, 1)
+    label_ends(axes, ends)  # pushes labels apart on the scale that is shown
     percent_axis(axes.yaxis)
 
 
