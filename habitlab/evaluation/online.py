@@ -83,16 +83,20 @@ class Moment:
 
     @classmethod
     def of(cls, world: World, day: int | None = None) -> Moment:
-        """At everybody's registration, or on a day of the world (0 is its first)."""
-        adoptions, _, _ = adopt(world)
+        """At everybody's registration, or on a day of the world (0 is its first).
+
+        What the world showed before that day is not offered again: the world's noise would answer as it did.
+        """
+        adoptions, offers, _ = adopt(world)
         user, start, registered = adoptions.user, adoptions.start, world.people.registered
         allowed, chances = offerable(world, adoptions), adoption_chances(world, later=day is not None)
         if day is None:
             own = ~adoptions.recommended & (start == registered[user])
             held = np.bincount(user[own], minlength=world.users)
             return cls(registered, np.ones(world.users, dtype=bool), held, allowed, chances)
-        before = start < day
+        before, shown = start < day, registered[offers.user] + SLATE_DAYS * offers.slate < day
         allowed[user[before], adoptions.habit[before]] = False
+        allowed[offers.user[shown], offers.habit[shown]] = False
         still = before & (start + world.lengths(user, adoptions.habit, start) > day)
         here = (registered < day) & (registered + world.people.lifetime > day)
         held = np.bincount(user[still], minlength=world.users)
@@ -108,7 +112,7 @@ def run_lists(world: World, lists: npt.ArrayLike, *, day: int | None = None) -> 
         (users, k) numbers of habits in the order of the world's catalogue, in rank order, -1 for none.
     day
         None: at registration, in place of the first slate. Else on this day of the world, to those who registered
-        before it and are still here; the others adopt nothing.
+        before it and are still here; the others adopt nothing. What was shown before is unfit then.
 
     Returns
     -------
