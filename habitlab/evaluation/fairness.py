@@ -22,6 +22,7 @@ from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.derived import age_band
 from habitlab.evaluation import estimates
 from habitlab.evaluation.ranked_lists import Floats, blocks, users_at_once
+from habitlab.evaluation.suppression import shown_groups
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -40,8 +41,8 @@ class Audit:
     disparity: dimension, raw (largest less smallest estimate), noise_corrected (the same less what noise adds to it; on
     average about 0 where groups are alike, so it can fall below), p_value (permutation).
     dimensions: dimension, kind ("demographic" or "outcome"), users, without_outcome, without_group, groups, compared
-    (groups that are not suppressed), p_adjusted (Benjamini and Hochberg 1995, over the dimensions of its kind), found
-    (p_adjusted at most 1 - level), note.
+    (groups that are not suppressed), within (standard deviation within these), p_adjusted (Benjamini and Hochberg 1995,
+    over the dimensions of its kind), found (p_adjusted at most 1 - level), note.
     """
 
     groups: pd.DataFrame
@@ -120,7 +121,7 @@ def audit(
     member = sparse.hstack([_indicator(each, known) for each in dimensions], format="csc")
     start = np.concatenate([[0], np.cumsum([len(each.labels) for each in dimensions])])
     n = np.diff(member.indptr)
-    shown = _shown(member, n, start, min_n)
+    shown = shown_groups(member, n, start, min_n)
     rows = []
     for d, dimension in enumerate(dimensions):
         for g in range(start[d], start[d + 1]):
@@ -135,7 +136,21 @@ def audit(
     disparity = pd.DataFrame(found, columns=["raw", "noise_corrected", "p_value"])
     disparity.insert(0, "dimension", [dimension.name for dimension in dimensions])
     about = _about(dimensions, known, compared, by_group, disparity, y, min_n, level)
+    about.insert(7, "within", [_within(y, member[:, groups]) for groups in compared])
     return Audit(by_group, disparity, about)
+
+
+def disparity(
+    outcome: npt.ArrayLike, group: npt.ArrayLike, *, permutations: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Raw and noise-corrected disparity and p-value as in `audit`, without intervals and suppression.
+
+    `outcome` (users,) finite numbers, `group` (users,) labels. For simulations, where nobody's data are shown.
+    """
+    code, labels = pd.factorize(np.asarray(group))
+    member = sparse.csc_array((np.ones(len(code)), (np.arange(len(code)), code)), shape=(len(code), len(labels)))
+    values = np.asarray(outcome, dtype=float)
+    return _disparities(values, member, [np.arange(len(labels))], permutations, seed)[0]
 
 
 # Reading
@@ -225,51 +240,6 @@ def _indicator(dimension: _Dimension, known: Bools) -> sparse.csc_array:
     return sparse.csc_array((np.ones(len(held)), (held, code[held])), shape=(len(code), len(dimension.labels)))
 
 
-# Withholding
-
-
-def _shown(member: sparse.csc_array, n: Ints, start: Ints, min_n: int) -> Bools:
-    """Groups (groups,) whose estimates can be shown.
-
-    Sums of the shown groups must not add up to that of a suppressed one, nor to all suppressed ones of a dimension
-    while these are fewer than `min_n`. That is so where its members (a column of `member`) are no linear combination of
-    theirs; until then the smallest group with a part in the sum is suppressed too.
-    """
-    small, shown = n < min_n, n >= min_n
-    secrets = [sparse.csc_array(member[:, [g]]) for g in np.flatnonzero(small & (n > 0))]
-    for a, b in pairwise(start):
-        together = np.flatnonzero(small[a:b]) + a
-        if len(together) > 1 and 0 < n[together].sum() < min_n:
-            secrets.append(sparse.csc_array(member[:, together].sum(axis=1)[:, None]))
-    if not secrets:
-        return shown
-    secret = sparse.hstack(secrets, format="csc")
-    overlap, with_secret = (member.T @ member).toarray(), (member.T @ secret).toarray()
-    size = np.asarray(secret.sum(axis=0)).ravel()
-    dimension = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    also: list[int] = []
-    while (parts := _recovered(shown, overlap, with_secret, size)) is not None:
-        # Rather where two groups are left to compare, then the smallest.
-        spare = np.bincount(dimension[shown], minlength=len(start) - 1)[dimension[parts]] > 2
-        also.append(int(parts[np.lexsort((n[parts], ~spare))[0]]))
-        shown[also[-1]] = False
-    for g in sorted(also, key=lambda g: -n[g]):  # what was not needed after all
-        shown[g] = True
-        shown[g] = _recovered(shown, overlap, with_secret, size) is None
-    return shown
-
-
-def _recovered(shown: Bools, overlap: Floats, with_secret: Floats, size: Floats) -> Ints | None:
-    """Return the shown groups whose sums give a secret one, None where none is given."""
-    here = np.flatnonzero(shown)
-    if not len(here):
-        return None
-    weight = np.linalg.lstsq(overlap[np.ix_(here, here)], with_secret[here], rcond=1e-10)[0]
-    left = size - (with_secret[here] * weight).sum(axis=0)  # squared distance from what the shown groups span
-    given = np.flatnonzero(left < 1e-6)
-    return here[np.abs(weight[:, given[0]]) > 1e-6] if len(given) else None
-
-
 # Estimating
 
 
@@ -356,6 +326,17 @@ def _p_value(statistics: Floats) -> float:
 
 
 # Telling
+
+
+def _within(y: Floats, member: sparse.csc_array) -> float:
+    """Return the standard deviation of outcomes within groups, the columns of `member`."""
+    number = np.asarray(member.sum(axis=0)).ravel()
+    free = number.sum() - len(number)
+    if len(number) < 2 or free < 1:
+        return np.nan
+    user, group = member.nonzero()
+    away = y[user] - ((member.T @ y) / number)[group]
+    return float(np.sqrt((away**2).sum() / free))
 
 
 def _about(
