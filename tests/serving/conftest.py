@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from flask import Flask
 
 from habitlab.recommender.fitted import fitted
 from habitlab.recommender.recommend import Recommender
+from habitlab.serving import state
 from habitlab.serving.app import create_app
+from habitlab.serving.base import prepare
 from habitlab.simulation import simulate
 
 NO_REDIS = "no redis-server here: install Debian's package `redis-server` (apt-get install redis-server)"
@@ -92,18 +95,33 @@ def recommender(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Recomm
         return fitted(world)
 
 
+@pytest.fixture(scope="session")
+def prepared(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a service that has read the small dataset and seen nothing else."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with closing(state.connect(folder)) as connection:
+        prepare(connection, world, Clock()())
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(prepared, tmp_path / "service")
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture
-def make(world: Path, recommender: Recommender, clock: Clock, tmp_path: Path) -> Iterator[Callable[..., Flask]]:
+def make(world: Path, recommender: Recommender, clock: Clock, folder: Path) -> Iterator[Callable[..., Flask]]:
     """Make an app; a second one on the same folder is another worker."""
     apps: list[Flask] = []
 
     def create(**settings: object) -> Flask:
-        settings = {"state": tmp_path / "service", "clock": clock, "recommender": recommender} | settings
+        settings = {"state": folder, "clock": clock, "recommender": recommender} | settings
         app = create_app(world, **settings)
         app.testing = True
         apps.append(app)
