@@ -161,8 +161,10 @@ def _title(metric: str) -> str:
 
 def protocols(values: Mapping[str, pd.DataFrame], k: int, **draw: Any) -> pd.DataFrame:
     """NDCG by protocol: protocol, model, estimate, ci_low, ci_high, n, rank (1 is best), and ahead, ahead_low,
-    ahead_high, the difference to popularity.
+    ahead_high, the difference to popularity. Raises `MissingColumn` without any protocol.
     """
+    if not values:
+        raise MissingColumn("needs people who took up habits, held out in one way or another; there are too few")
     return _by_part(values, k, "protocol", **draw)
 
 
@@ -210,7 +212,7 @@ def wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
 def steady(table: pd.DataFrame) -> dict[str, Any]:
     """Finding: in how many protocols the model comes first that comes first in the first of them."""
     first = table[table["rank"] == 1].drop_duplicates("protocol")["model"]
-    label = f"Protocols in which {_spoken(first.iloc[0])} comes first by NDCG"
+    label = f"First by NDCG: {first.iloc[0]}"
     return exact("steady", label, int((first == first.iloc[0]).sum()), n=len(first), method="order of the estimates")
 
 

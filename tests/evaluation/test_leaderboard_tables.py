@@ -144,6 +144,8 @@ def test_6_1_f_protocols_stand_side_by_side(values: pd.DataFrame) -> None:
     upside_down = values.copy()
     upside_down["popularity", "ndcg@10"] = values["popularity", "ndcg@10"] * 0 + 1
     assert board.steady(board.protocols({"one": values, "two": upside_down}, 10, **DRAW))["estimate"] == 1
+    with pytest.raises(MissingColumn, match="too few"):
+        board.protocols({}, 10, **DRAW)
 
 
 def test_6_1_d_the_sweep_starts_at_the_lists_without_diversity(
