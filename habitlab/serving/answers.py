@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -20,10 +20,11 @@ from habitlab.recommender.recommend import Recommender
 from habitlab.recommender.recommendations import Recommendations
 from habitlab.recommender.since import Since
 from habitlab.serving import state
-from habitlab.serving.history import History, local_day, since
+from habitlab.serving.feature_store import FeatureStore
+from habitlab.serving.history import local_day, since
 from habitlab.serving.lists import Key, Ready
 from habitlab.serving.profiles import Profile
-from habitlab.serving.updater import history_of, priors_of
+from habitlab.serving.updater import features_until
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,9 @@ class Answers:
     the last event that the model was fitted on.
     """
 
-    def __init__(self, recommender: Recommender, folder: str | Path, learnt: int = 0) -> None:
+    def __init__(self, recommender: Recommender, folder: str | Path, features: FeatureStore, learnt: int = 0) -> None:
         """The models, which newcomers need, are read when the first one asks; see `warm`."""
-        self.recommender, self._learnt = recommender, learnt
+        self.recommender, self._features, self._learnt = recommender, features, learnt
         self._connections = state.Connections(folder, wait=0.5)
         self._impersonal = lru_cache(maxsize=64)(self._for_anybody)
 
@@ -62,31 +63,28 @@ class Answers:
         self, key: Key, profile: Profile, k: int, lang: str, moment: datetime
     ) -> tuple[Recommendations, bool]:
         user: Any = key.user_id
+        now = self._features.get(user, profile.version) if profile.version else None
         try:
             with self._connections.use() as connection:
-                happened, registration = self._since(connection, key.user_id, profile, moment)
+                shown = self._shown(connection, key.user_id, profile, moment)
+                text = self._registration(connection, key.user_id) if profile.registered_here else None
+                fitted = features_until(connection, key.user_id, text, self._learnt) if profile.version else None
         except (sqlite3.Error, OSError, ValueError) as error:
             if profile.registered_here:
                 raise sqlite3.OperationalError("the registration cannot be read now") from error
-            log.warning("a list is made without what happened since the fit: %s", error)
-            return self.recommender.recommend(user, k, moment, lang), False
-        if registration is not None:
-            user = registration
+            log.warning("a list is made without all that happened since the fit: %s", error)
+            happened = None if now is None else since(now, now)
+            return self.recommender.recommend(user, k, moment, lang, since=happened), False
+        if text is not None:
+            user = _with_consent(Registration.of(json.loads(text)), now)
+        whole = now is not None or not profile.version
+        happened = Since(shown=tuple(shown)) if now is None or fitted is None else since(now, fitted, shown)
         found = self.recommender.recommend(user, k, moment, lang, since=happened)
-        return replace(found, user_id=key.user_id), True
+        return replace(found, user_id=key.user_id), whole
 
-    def _since(
-        self, connection: sqlite3.Connection, user_id: str, profile: Profile, moment: datetime
-    ) -> tuple[Since, Registration | None]:
-        shown = self._shown(connection, user_id, profile, moment)
-        if not profile.version:
-            return Since(shown=tuple(shown)), None
+    def _registration(self, connection: sqlite3.Connection, user_id: str) -> str | None:
         row = connection.execute("SELECT registration FROM profiles WHERE user_id = ?", (user_id,)).fetchone()
-        text = None if row is None else row[0]
-        now = history_of(connection, user_id, text)
-        fitted = history_of(connection, user_id, text, until=self._learnt)
-        registration = None if text is None else _with_consent(Registration.of(json.loads(text)), now)
-        return since(now, fitted, priors_of(connection), shown), registration
+        return None if row is None else row[0]
 
     def _shown(
         self, connection: sqlite3.Connection, user_id: str, profile: Profile, moment: datetime
@@ -99,9 +97,9 @@ class Answers:
         return sorted({(habit, local_day(state.instant(at), profile.zone)) for habit, at in rows})
 
 
-def _with_consent(registration: Registration, history: History) -> Registration:
+def _with_consent(registration: Registration, now: Mapping[str, Any] | None) -> Registration:
     """Return the record with what was said later about being compared with others."""
-    if history.similar_users is None:
+    said = None if now is None else now["filters"]["similar_users"]
+    if said is None:
         return registration
-    consents = (registration.consents or {}) | {Purpose.SIMILAR_USERS: history.similar_users}
-    return registration.model_copy(update={"consents": consents})
+    return registration.model_copy(update={"consents": (registration.consents or {}) | {Purpose.SIMILAR_USERS: said}})

@@ -200,10 +200,10 @@ def _responses(events: Sequence[Stored]) -> list[str]:
 
 
 def features(history: History, priors: Priors) -> dict[str, Any]:
-    """Return the values of features: of the "user", and of each of their "habits".
+    """Return the values of features: of the "user", and of each of their "habits"; and what "filters" have to know.
 
     `completion` is the posterior mean of the completion rate, `alpha` and `beta` its Beta distribution; the other names
-    are those of `behavioural.user_features` and `temporal.summary`.
+    are those of `behavioural.user_features` and `temporal.summary`. All of it is JSON-able.
     """
     done, counted = sum(history.done.values()), sum(history.counted.values())
     return {
@@ -226,6 +226,13 @@ def features(history: History, priors: Priors) -> dict[str, Any]:
             }
             for habit in sorted(history.done)
         },
+        "filters": {
+            "held": sorted(history.held),
+            "released": sorted(history.released),
+            "rejected": history.rejected_on,
+            "given_up": history.given_up,
+            "similar_users": history.similar_users,
+        },
     }
 
 
@@ -234,17 +241,18 @@ def _posterior(done: int, counted: int, prior: Sequence[float]) -> dict[str, flo
     return {"completion": alpha / (prior[0] + prior[1] + counted), "alpha": alpha, "beta": beta}
 
 
-def since(now: History, fitted: History, priors: Priors, shown: Sequence[tuple[str, int]] = ()) -> Since:
-    """Return what happened since the fit: `now` with all events, `fitted` with those the model learnt from."""
-    log_odds = []
-    for history in (now, fitted):
-        posterior = _posterior(sum(history.done.values()), sum(history.counted.values()), priors["user"])
-        log_odds.append(math.log(posterior["alpha"] / posterior["beta"]))
+def since(now: Mapping[str, Any], fitted: Mapping[str, Any], shown: Sequence[tuple[str, int]] = ()) -> Since:
+    """Return what happened since the fit, from features: `now` of all events, `fitted` of those the model learnt."""
+    filters = now["filters"]
     return Since(
-        held=now.held,
-        released=now.released,
-        rejected=now.rejected_on,
-        given_up=now.given_up,
+        held=frozenset(filters["held"]),
+        released=frozenset(filters["released"]),
+        rejected=filters["rejected"],
+        given_up=filters["given_up"],
         shown=tuple(shown),
-        success=log_odds[0] - log_odds[1],
+        success=_log_odds(now["user"]) - _log_odds(fitted["user"]),
     )
+
+
+def _log_odds(posterior: Mapping[str, float]) -> float:
+    return math.log(posterior["alpha"] / posterior["beta"])

@@ -26,6 +26,7 @@ from habitlab.serving.answers import Answers
 from habitlab.serving.base import prepare
 from habitlab.serving.cache import Levels
 from habitlab.serving.exposures import ExposureLog
+from habitlab.serving.feature_store import FeatureStore
 from habitlab.serving.history import local
 from habitlab.serving.lists import Key, Ready
 from habitlab.serving.metrics import Metrics
@@ -137,12 +138,17 @@ class Service:
             locks=folder / "locks" if workers > 1 else None,
             on_failure=lambda level: self.metrics.failures.labels(level).inc(),
         )
-        self.directory = Directory(folder, zones, on_reset=self.levels.memory.clear)
+        self.features = FeatureStore(folder, self.levels.redis)
+        self.directory = Directory(folder, zones, on_reset=self._reset)
         self.directory.follow()
         self.exposures = ExposureLog(folder, secrets.token_hex(4), clock, on_lost=self.metrics.lost.inc)
-        self.answers = Answers(recommender, folder, learnt)
+        self.answers = Answers(recommender, folder, self.features, learnt)
         self._generator = generator or np.random.default_rng()
         self._writing = threading.Lock()  # one writer a process: waiting here is fair and needs no sleep
+
+    def _reset(self) -> None:
+        self.levels.memory.clear()
+        self.features.clear()
 
     def start(self) -> None:
         """Begin following the database and writing exposures."""

@@ -10,10 +10,11 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 from habitlab.serving import state
 from habitlab.serving.events import of_user, read_after
-from habitlab.serving.history import Base, History, Priors, features, fold
+from habitlab.serving.history import Base, Priors, features, fold
 
 CONSUMER = "updater"
 BLOCK = 2000
@@ -101,11 +102,9 @@ def base_of(connection: sqlite3.Connection, user_id: str, registration: str | No
     return Base(zone=(json.loads(registration).get("zone") or "") if registration else "")
 
 
-def history_of(
-    connection: sqlite3.Connection, user_id: str, registration: str | None = None, until: int | None = None
-) -> History:
-    """Return what is known of a person, with all events, or with those up to a sequence number."""
-    events = of_user(connection, user_id)
-    if until is not None:
-        events = [event for event in events if event.sequence <= until]
-    return fold(base_of(connection, user_id, registration), events)
+def features_until(
+    connection: sqlite3.Connection, user_id: str, registration: str | None, until: int
+) -> dict[str, Any]:
+    """Return the features of a person as they were after the event with this sequence number."""
+    told = [event for event in of_user(connection, user_id) if event.sequence <= until]
+    return features(fold(base_of(connection, user_id, registration), told), priors_of(connection))

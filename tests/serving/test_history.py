@@ -189,7 +189,7 @@ def test_8_3_b_a_completion_updates_the_beta_posterior():
     found = features(fold(Base(), told), priors)
     assert found["habits"]["h1"] == {"done": 2, "missed": 1, "completion": 3 / 5, "alpha": 3.0, "beta": 2.0}
     assert (found["user"]["alpha"], found["user"]["beta"]) == (5.0, 3.0)
-    moved = since(fold(Base(), told), fold(Base(), []), priors).success
+    moved = since(found, features(fold(Base(), []), priors)).success
     assert moved == pytest.approx(np.log(5 / 3) - np.log(3 / 2))
 
 
