@@ -309,7 +309,7 @@ def disparities(table: pd.DataFrame, level: float, outcomes: Sequence[str]) -> l
 def apart(outcomes: Sequence[str], dimensions: Sequence[str] = ("gender", "age_band")) -> list[str]:
     """Return sentences with slots for the findings of `disparities`, one for each; those without a finding drop out."""
     return [
-        f"{outcome_of(key).label} is {{{key}_{name}:interval}} apart by {called(name)} once noise is taken off."
+        f"{outcome_of(key).label}, less noise, is {{{key}_{name}:interval}} apart by {called(name)}."
         for key in outcomes
         for name in dimensions
     ]

@@ -158,6 +158,33 @@ def test_9_1_b_within_is_the_deviation_within_groups_that_are_shown() -> None:
     assert found == pytest.approx(np.sqrt((rest**2).sum() / 158))
 
 
+def answers_with_a_disparity(seeds: range) -> int:
+    """Whole reports that find anything where outcomes, two of them much alike, have nothing to do with groups."""
+    wrong = 0
+    for seed in seeds:
+        draw = np.random.default_rng(seed)
+        users = pd.DataFrame({"user_id": [f"u{i}" for i in range(400)], "age": draw.integers(13, 80, 400)})
+        users["gender"] = draw.choice(["female", "male", "other"], 400, p=[0.5, 0.4, 0.1])
+        ndcg = np.clip(draw.normal(0.1, 0.2, 400), 0, 1)
+        columns = {"ndcg": ndcg, "hit": ndcg > 0, "diversity": draw.beta(20, 10, 400), "kept": draw.exponential(1, 400)}
+        values = pd.DataFrame(columns, index=users["user_id"]).astype(float)
+        values.loc[draw.random(400) < 0.4, ["ndcg", "hit"]] = np.nan
+        dataset = Dataset(users=users)
+        found = fairness_report.audits(dataset, values, min_n=20, level=0.95, permutations=499, seed=seed)
+        table = fairness_report.compared(found, tolerated=0.2, level=0.95)
+        wrong += len(fairness_report.largest(fairness_report.of_demographics(table), 0.95))
+    return wrong
+
+
+def test_9_1_b_a_report_on_nothing_finds_nothing() -> None:
+    assert answers_with_a_disparity(range(10)) <= at_most(0.05, 10)
+
+
+@pytest.mark.long
+def test_9_1_b_reports_on_nothing_find_something_in_at_most_5_percent() -> None:
+    assert answers_with_a_disparity(range(300)) <= at_most(0.05, 300)
+
+
 # The answer
 
 
