@@ -1,0 +1,237 @@
+"""Locked, corrupt and full databases, Redis in trouble, and processes that are killed: nothing lost, answers go on."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from habitlab.serving import state, updater
+from habitlab.serving.cache import Breaker, Guarded
+from habitlab.serving.events import of_user, read_after
+from habitlab.serving.feature_store import FeatureStore
+from habitlab.serving.history import features, fold
+from habitlab.serving.store import MemoryStore, RedisStore, SqliteStore
+
+AT = "2024-05-06T07:30"
+USER = "u0000002"
+LIST = f"/v1/recommend?user_id={USER}&at={AT}"
+EVENT = {
+    "event_id": "e1",
+    "user_id": USER,
+    "kind": "adoption",
+    "habit_id": "h001",
+    "happened_at": "2024-05-06T07:00:00Z",
+}
+
+
+@pytest.fixture
+def locked(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Another process that does not let go of the database."""
+    with closing(state.connect(folder)) as connection:
+        yield connection
+
+
+def hurry(service) -> None:
+    """Let this thread's connection wait no longer than a moment."""
+    with service._connections.use() as connection:
+        connection.execute("PRAGMA busy_timeout = 20")
+
+
+def test_7_1_d_a_locked_database_takes_no_event_says_so_and_lists_go_on(app, locked):
+    client, service = app.test_client(), app.extensions["habitlab"]
+    hurry(service)
+    locked.execute("BEGIN IMMEDIATE")
+    for body, path in ((EVENT, "/v1/events"), ({"age": 40}, "/v1/users")):
+        refused = client.post(path, json=body)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        assert "nothing is kept" in refused.get_json()["error"]
+    assert client.get("/readyz").status_code == 503
+    assert client.get(LIST).get_json()["served_from"] == "computed"
+    assert client.get(LIST).get_json()["served_from"] == "memory"
+    locked.execute("ROLLBACK")
+    assert client.post("/v1/events", json=EVENT).get_json()["accepted"] == 1
+    assert client.get("/readyz").status_code == 200
+    assert client.get(LIST).get_json()["served_from"] == "computed"
+
+
+def test_7_1_d_a_full_disk_takes_no_event_says_so_and_lists_go_on(app, folder):
+    client, service = app.test_client(), app.extensions["habitlab"]
+    with service._connections.use() as connection:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+    many = [EVENT | {"event_id": f"e{n}", "kind": "rating", "rating": 1, "comment": "x" * 900} for n in range(500)]
+    refused = client.post("/v1/events", json=many)
+    assert refused.status_code == 503
+    with closing(state.connect(folder)) as connection:
+        assert read_after(connection, 0) == []
+    assert client.get(LIST).status_code == 200
+    # A connection that failed is opened anew: as soon as there is room, events are taken.
+    assert client.post("/v1/events", json=many).get_json()["accepted"] == 500
+
+
+def corrupt(folder: Path) -> None:
+    for name in ("service.db-wal", "service.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "service.db").write_bytes(b"no database" * 5000)
+
+
+def test_7_1_d_a_corrupt_database_takes_no_event_says_so_and_lists_go_on(make, folder, caplog):
+    app = make(background=False)
+    client, service = app.test_client(), app.extensions["habitlab"]
+    whole = client.get(LIST).get_json()
+    first = whole["items"][0]["habit_id"]
+    corrupt(folder)
+    for one in (service, service.answers, service.features, service.directory):
+        one._connections = state.Connections(folder, wait=0.05)
+    service.levels.database.store._connections = state.Connections(folder, wait=0.05)
+    assert client.post("/v1/events", json=EVENT).status_code == 503
+    assert client.post("/v1/users", json={"age": 40}).status_code == 503
+    assert client.get("/readyz").status_code == 503
+    assert client.get(LIST).get_json()["served_from"] == "memory"
+    service.levels.memory.clear()
+    assert client.get(LIST).get_json() == whole
+    assert client.get(LIST).get_json()["served_from"] == "computed"  # not kept: it may lack what happened since
+    assert first in client.get(LIST).get_data(as_text=True)
+    assert client.get("/v1/recommend?user_id=nobody").status_code == 503  # perhaps they are in the database
+    assert USER not in caplog.text
+    with pytest.raises(sqlite3.DatabaseError):
+        make(background=False)
+
+
+def test_7_1_d_with_a_corrupt_database_what_is_in_memory_still_counts(make, folder):
+    app = make(background=False)
+    client, service = app.test_client(), app.extensions["habitlab"]
+    first = client.get(LIST).get_json()["items"][0]["habit_id"]
+    client.post("/v1/events", json=EVENT | {"kind": "response", "response": "rejected", "habit_id": first})
+    client.get(LIST)
+    corrupt(folder)
+    for one in (service.answers, service.features):
+        one._connections = state.Connections(folder, wait=0.05)
+    service.levels.database.store._connections = state.Connections(folder, wait=0.05)
+    for k in (3, 4):  # lists that nobody has made yet
+        assert first not in client.get(f"{LIST}&k={k}").get_data(as_text=True)
+
+
+def test_7_1_b_with_redis_stopped_hung_and_back_the_service_answers_as_before(make, redis):
+    app = make(redis=redis.url, background=False)
+    client, service = app.test_client(), app.extensions["habitlab"]
+    items = client.get(LIST).get_json()["items"]
+    assert client.get(LIST).get_json()["served_from"] == "redis"
+    service.levels.redis.breaker._rest = 0.02
+    redis.hang()
+    for _ in range(5):
+        assert client.get(LIST).get_json() == client.get(LIST).get_json() | {"served_from": "memory", "items": items}
+    assert client.get("/readyz").get_json()["checks"]["redis"] == "does not answer"
+    redis.wake()
+    redis.stop()
+    assert client.get(f"{LIST}&k=3").get_json()["served_from"] == "computed"
+    assert client.post("/v1/events", json=EVENT).status_code == 201
+    assert client.get(LIST).get_json()["filtered"]["held"] >= 1
+    redis.start()
+    time.sleep(0.05)
+    levels = [client.get(LIST).get_json()["served_from"] for _ in range(3)]
+    assert levels[-1] == "redis"
+    text = client.get("/metrics").get_data(as_text=True)
+    assert 'habitlab_level_failures_total{level="redis"}' in text
+
+
+def test_7_1_b_a_redis_that_was_never_there_is_no_reason_not_to_start(make, tmp_path):
+    client = make(redis=f"unix://{tmp_path}/nothing.sock", background=False).test_client()
+    assert client.get(LIST).get_json()["served_from"] == "computed"
+    assert client.get(LIST).get_json()["served_from"] == "memory"
+
+
+@pytest.mark.parametrize("kind", ["memory", "database", "redis"])
+def test_7_1_a_features_are_the_same_from_any_store(app, folder, request, kind):
+    client = app.test_client()
+    client.post("/v1/events", json=EVENT)
+    if kind == "redis":
+        store = RedisStore(request.getfixturevalue("redis").url, "here", timeout=5)
+    else:
+        store = MemoryStore() if kind == "memory" else SqliteStore(folder)
+    one = FeatureStore(folder, Guarded(store, Breaker(), lambda level: None))
+    with closing(state.connect(folder)) as connection:
+        (body,) = connection.execute("SELECT body FROM features WHERE user_id = ?", (USER,)).fetchone()
+    assert one.get(USER, 1) == json.loads(body)
+    one._connections = None  # from now on only the store can answer
+    one.clear()
+    assert one.get(USER, 1) == json.loads(body)
+    assert json.loads(body)["user"]["adopted"] >= 1
+
+
+def test_7_1_a_features_of_a_profile_that_nobody_has_are_none(app, folder):
+    assert FeatureStore(folder).get("nobody", 1) is None
+    assert FeatureStore(folder).get(USER, 99) is None
+
+
+_UNDER_LOAD = """
+    import itertools, sys, threading
+    from datetime import UTC, datetime
+    from habitlab.serving.app import create_app
+
+    data, folder, name = sys.argv[1:]
+    app = create_app(data, folder)
+    numbers, told = itertools.count(), threading.Lock()
+
+    def run():
+        client = app.test_client()
+        for number in numbers:
+            event = {"event_id": f"{name}-{number}", "user_id": f"u{number % 5 + 1:07}", "kind": "completion",
+                     "habit_id": f"h{number % 9 + 1:03}", "happened_at": "2024-05-06T07:00:00Z",
+                     "date": f"20{number // 28 % 20:02}-01-{number % 28 + 1:02}"}
+            if client.post("/v1/events", json=event).status_code == 201:
+                with told:
+                    print(event["event_id"], flush=True)
+            client.get(f"/v1/recommend?user_id={event['user_id']}&at=2024-05-06T07:30")
+
+    for _ in range(3):
+        threading.Thread(target=run).start()
+"""
+
+
+def under_load(world: Path, folder: Path, name: str, confirm: int) -> list[str]:
+    """Run a service under load, kill it after so many confirmed events; returns those that were confirmed."""
+    command = [sys.executable, "-c", textwrap.dedent(_UNDER_LOAD), str(world), str(folder), name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        confirmed = [process.stdout.readline().strip() for _ in range(confirm)]
+        os.kill(process.pid, signal.SIGKILL)
+        rest = process.stdout.read()
+    return confirmed + [line for line in rest.split("\n")[:-1] if line]
+
+
+def all_counted_once(folder: Path, confirmed: list[str]) -> None:
+    """What was confirmed is there, once, and features are those of the events that are there."""
+    with closing(state.connect(folder)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        updater.catch_up(connection, datetime(2024, 5, 6, tzinfo=UTC))
+        kept = [event.event_id for event in read_after(connection, 0, 10**9)]
+        assert len(kept) == len(set(kept))
+        assert set(confirmed) <= set(kept)
+        for user in {event.user_id for event in read_after(connection, 0, 10**9)}:
+            (body,) = connection.execute("SELECT body FROM features WHERE user_id = ?", (user,)).fetchone()
+            told = fold(updater.base_of(connection, user), of_user(connection, user))
+            assert json.loads(body) == json.loads(json.dumps(features(told, updater.priors_of(connection))))
+
+
+def test_7_1_d_killed_under_load_no_event_is_lost_or_counted_twice(world, folder, recommender):
+    confirmed = under_load(world, folder, "a", 25)
+    assert len(confirmed) >= 25
+    all_counted_once(folder, confirmed)
+
+
+@pytest.mark.long
+def test_7_1_d_killed_again_and_again_no_event_is_lost_or_counted_twice(world, folder, recommender):
+    confirmed: list[str] = []
+    for number, confirm in enumerate([1, 3, 40, 7, 90, 2, 60, 11]):
+        confirmed += under_load(world, folder, f"run{number}", confirm)
+        all_counted_once(folder, confirmed)
