@@ -169,8 +169,9 @@ def answer(found: Mapping[str, Estimate]) -> str:
     better, worse = waiting.ci_low > 0, waiting.ci_high < 0
     clause = "which is better" if better else "which is worse" if worse else "which may be no better"
     return (
-        f"{start}: with what people keep, the order of policies by NDCG@{K} of later adoptions has a rank correlation of "
-        f"{{tau_ndcg_adopted}}, of habits kept later {{tau_ndcg_kept}}, {clause}, and a real trial {{tau_trial_kept}}."
+        f"{start}: with what people keep, the order of policies by NDCG@{K} of later adoptions has a rank correlation "
+        f"of {{tau_ndcg_adopted}}, of habits kept later {{tau_ndcg_kept}}, {clause}, and by a real trial "
+        "{tau_trial_kept}."
     )
 
 
