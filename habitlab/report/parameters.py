@@ -32,11 +32,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**32, description="a whole number from 0")
 Users = Annotated[int, Field(ge=1, description="a whole number from 1")]
 Days = Annotated[int, Field(ge=1, description="a whole number from 1")]
 Places = Annotated[int, Field(ge=1, description="a whole number from 1")]
+Calls = Annotated[int, Field(ge=1, description="a whole number from 1")]
 Count = Annotated[int, Field(ge=0, description="a whole number from 0")]
 Share = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number above 0")]
 
-_DECLARED = ("DataPath", "Level", "Resamples", "Seed", "Users", "Days", "Places", "Count", "Share", "Positive")
+_DECLARED = ("DataPath", "Level", "Resamples", "Seed", "Users", "Days", "Places", "Calls", "Count", "Share", "Positive")
 TYPES: dict[str, Any] = {name: globals()[name] for name in _DECLARED} | {
     "int": int,
     "float": Annotated[float, Field(allow_inf_nan=False)],
