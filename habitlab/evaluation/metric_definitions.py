@@ -23,7 +23,7 @@ def definitions(listed: npt.NDArray[np.int32], split: Split, k: int, **draw: Any
     Columns: metric, definition, toolkits, estimate, ci_low, ci_high, n, ours (bool).
     """
     lists, truth = checked(listed, split.relevant, k)
-    hit = np.concatenate([found.T for _, found in found_blocks(lists, truth, k, gains=False)]).astype(float)
+    hit = np.concatenate([found for _, found in found_blocks(lists, truth, k, gains=False)]).astype(float)
     hit = np.pad(hit, ((0, 0), (0, k - hit.shape[1])))
     number, rank = truth.number.astype(float), np.arange(1, k + 1)
     ours = metrics.several_at_k(

@@ -47,6 +47,7 @@ _PARTS = {
 }
 """Metrics of accuracy, and what each of them counts over the places of a list."""
 
+_FEW = 12  # places whose 4,096 patterns of hits are summed up in a moment
 _TABLE = 1 << 22  # most pairs of items whose similarity is written down: 32 MB
 
 
@@ -164,11 +165,24 @@ def several_at_k(recommended: Lists, relevant: sparse.csr_array, k: int, names: 
         raise ValueError(f"no metric {strangers[0]!r}; there are {', '.join(_PARTS)}")
     lists, truth = checked(recommended, relevant, k)
     discount = 1 / np.log2(np.arange(2, min(k, max(lists.shape[1], truth.items)) + 2))
-    parts = {_PARTS[name]: np.empty(len(lists)) for name in names}
-    for here, found in found_blocks(lists, truth, k, gains="gained" in parts):
-        hit = found if found.dtype == bool else found > 0
-        for part, values in parts.items():
-            values[here] = _summed(part, found, hit, discount)
+    wanted = dict.fromkeys(_PARTS[name] for name in names)
+    gains = "gained" in wanted and truth.gains is not None
+    places = min(k, lists.shape[1])
+    if places <= _FEW and not gains:
+        # What a list has at its places, hit or not, is a number below 2^places: sum up each of these once.
+        code = np.empty(len(lists), dtype=np.intp)
+        bits = np.float32(2) ** np.arange(places, dtype=np.float32)
+        for here, found in found_blocks(lists, truth, k, gains=False):
+            code[here] = found.astype(np.float32) @ bits
+        patterns = (np.arange(1 << places) >> np.arange(places)[:, None] & 1).astype(bool)
+        parts = {part: np.asarray(_summed(part, patterns, patterns, discount), dtype=float)[code] for part in wanted}
+    else:
+        parts = {part: np.empty(len(lists)) for part in wanted}
+        for here, listed in found_blocks(lists, truth, k, gains):
+            # Places in memory one after the other: sums over them then run in the order of ranks.
+            found = np.ascontiguousarray(listed.T)
+            for part, values in parts.items():
+                values[here] = _summed(part, found, found > 0, discount)
     number = truth.number
     some, fitting = np.minimum(number, 1), np.minimum(number, min(k, truth.items))
     wholes = {
@@ -208,7 +222,7 @@ def serendipity_at_k(
     unexpected = np.empty(len(lists))
     for here, found in found_blocks(lists, truth, k, gains=False):
         ahead = np.maximum(own - general[lists[here, : len(own)]], 0).T
-        unexpected[here] = (ahead * found).sum(axis=0)
+        unexpected[here] = (ahead * found.T).sum(axis=0)
     return ratio(unexpected, np.where(truth.number > 0, k, 0))
 
 

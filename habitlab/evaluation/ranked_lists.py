@@ -138,7 +138,7 @@ def read_lists(recommended: Lists, items: int) -> Lists:
 def _check_repeats(lists: Lists, first_row: int, dtype: np.dtype) -> None:
     """Raise if an item stands twice in a list: compare every pair of places, or neighbours once sorted."""
     few = lists.shape[1] <= 32
-    columns = lists.T.astype(dtype, order="C") if few else np.sort(lists, axis=1).T
+    columns = np.ascontiguousarray(lists.astype(dtype).T) if few else np.sort(lists, axis=1).T
     for distance in range(1, len(columns) if few else 2):
         same = columns[distance:] == columns[:-distance]
         if same.any():
@@ -172,21 +172,24 @@ def read_relevant(matrix: sparse.csr_array, name: str) -> Relevant:
 
 
 def found_blocks(lists: Lists, truth: Relevant, k: int, gains: bool) -> Iterator[tuple[slice, npt.NDArray]]:
-    """Blocks of users with what stands at their first k places, (places, users): relevant or not, or the gain."""
+    """Blocks of users with what stands at their first k places, (users, places): relevant or not, or the gain."""
     width = truth.items + 1  # the last column is where an empty place, -1, falls: never relevant
     places = min(k, lists.shape[1])
     size = users_at_once(max(width, places) // 4)
     values = truth.gains if gains else None
-    table = np.zeros(size * width, dtype=bool if values is None else np.float64)
+    table = np.zeros(size * width, dtype=np.uint8 if values is None else np.float64)
     rows = np.arange(size) * width
-    for here in blocks(len(lists), size):
+    for number, here in enumerate(blocks(len(lists), size)):
         row = rows[: here.stop - here.start]
         start, stop = truth.indptr[here.start], truth.indptr[here.stop]
         cells = np.repeat(row, truth.number[here]) + truth.indices[start:stop]
-        table[cells] = True if values is None else values[start:stop]
-        # Places in memory one after the other: sums over them then run in the order of ranks.
-        yield here, table[np.add(row, lists[here, :places].T, order="C")]
-        table[cells] = 0
+        # Relevant is what holds this block's own mark, so that the table is cleared only when marks run out.
+        mark = number % 255 + 1
+        if values is not None or mark == 1:
+            table.fill(0)
+        table[cells] = mark if values is None else values[start:stop]
+        found = table[lists[here, :places] + row[:, None]]
+        yield here, found == mark if values is None else found
 
 
 def ratio(part: npt.NDArray, whole: npt.NDArray) -> Floats:

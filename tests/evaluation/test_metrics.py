@@ -72,6 +72,9 @@ def test_6_1_abc_each_metric_is_its_definition(name: str, case: tuple[np.ndarray
     got = RANKED[name](lists, sparse.csr_array(gains), k)
     assert got.dtype == np.float64
     np.testing.assert_allclose(got, expected, rtol=1e-12)
+    with pytest.MonkeyPatch.context() as patch:  # as for long lists
+        patch.setattr(metrics, "_FEW", -1)
+        np.testing.assert_array_equal(RANKED[name](lists, sparse.csr_array(gains), k), got)
 
 
 @settings(max_examples=60, deadline=None)
@@ -374,9 +377,19 @@ def test_lists_are_the_same_in_one_block_and_in_many(monkeypatch: pytest.MonkeyP
         ]
 
     whole = all_of_them()
-    monkeypatch.setattr(ranked_lists, "_BLOCK", 7)
-    for one, other in zip(whole, all_of_them(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-14)
+    for size in (7, 1):  # 1: more blocks than there are marks to tell them apart
+        monkeypatch.setattr(ranked_lists, "_BLOCK", size)
+        for one, other in zip(whole, all_of_them(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-14)
+
+
+def test_nothing_of_another_block_is_taken_for_a_hit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 600 blocks is asked for what was relevant in any other."""
+    monkeypatch.setattr(ranked_lists, "_BLOCK", 1)
+    users = 600
+    for shift in (1, 254, 255, 256, 345):
+        lists = (np.arange(users)[:, None] + shift) % users
+        assert metrics.precision_at_k(lists, sparse.eye_array(users, format="csr"), 1).sum() == 0, shift
 
 
 def test_long_tables_give_the_same_arrays() -> None:
