@@ -1,0 +1,355 @@
+"""Requirement 9.2.d: export, delete (from caches, features, models and training sets too), opt-out."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from habitlab.dataset import Dataset
+from habitlab.places import cache_folder
+from habitlab.privacy import traces, user_control
+from habitlab.privacy.user_control import export, forget
+from habitlab.recommender.fitted import fitted
+from habitlab.recommender.recommend import Recommender
+from habitlab.serving import forgotten, registry, state
+from habitlab.serving.extract import extract
+from habitlab.simulation import load_truth, save, simulate
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+USER, OTHER = "u0000003", "u0000004"
+
+
+@pytest.fixture(scope="module")
+def world() -> Dataset:
+    return simulate(users=40, days=40, seed=6)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory, world) -> Path:
+    """A dataset with truth, a service that knows both people, a registered model, a kept recommender, a log."""
+    root = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HABITLAB_CACHE", str(root / "cache"))
+        path = root / "data" / "study.db"
+        path.parent.mkdir()
+        save(world, path)
+        folder = state.folder(path)
+        habit = world.habits["habit_id"].iloc[0]
+        with closing(state.connect(folder)) as connection, state.transaction(connection):
+            for number, user in enumerate((USER, OTHER, USER)):
+                rating = json.dumps({"habit_id": habit, "rating": 2, "comment": "dull"})
+                connection.execute(
+                    "INSERT INTO events (event_id, user_id, kind, happened_at, received_at, payload)"
+                    " VALUES (?, ?, 'rating', ?, ?, ?)",
+                    (f"e{number}", user, state.stamp(NOW), state.stamp(NOW), rating),
+                )
+            for number, user in enumerate((USER, OTHER), 1):
+                connection.execute(
+                    "INSERT INTO profiles (user_id, version, changed, opted_out, updated_at) VALUES (?, 1, ?, 0, ?)",
+                    (user, number, state.stamp(NOW)),
+                )
+                connection.execute("INSERT INTO features VALUES (?, 1, NULL, '{}')", (user,))
+                connection.execute(
+                    "INSERT INTO lists (user_id, key, model_version, profile_version, body, made_at)"
+                    " VALUES (?, 'k', 'm', 1, ?, ?)",
+                    (user, json.dumps({"user_id": user}).encode(), state.stamp(NOW)),
+                )
+            state.set_meta(connection, "opted_out", json.dumps([OTHER, USER]))
+        kept = fitted(path)
+        live = registry.register(folder, kept, registry.lineage_of(world, kept, fitted_at=NOW))
+        registry.promote(folder, live)
+        (folder / "logs").mkdir()
+        (folder / "logs" / "server.log").write_text(f"GET /v1/recommend?user_id={USER} 200\nGET /healthz 200\n")
+    return root
+
+
+def copy_of(template: Path, root: Path, patch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(template, root, dirs_exist_ok=True)
+    patch.setenv("HABITLAB_CACHE", str(root / "cache"))
+    return root / "data" / "study.db"
+
+
+@pytest.fixture
+def data(template, tmp_path, monkeypatch) -> Path:
+    return copy_of(template, tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def after(template, tmp_path_factory):
+    """The same when one person was forgotten: where it is, what was told of it, and what stood there before."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = copy_of(template, tmp_path_factory.mktemp("after"), patch)
+        before = traces.find(places(path), USER)
+        yield path, forget(USER, path, now=NOW), before
+
+
+def places(data: Path) -> list[Path]:
+    return [data.parent, cache_folder()]
+
+
+def test_9_2_d_export_holds_every_row_of_a_person_and_nobody_else(data, world):
+    told = export(USER, data)
+    for name, rows in told["dataset"].items():
+        assert len(rows) == (world.table(name)["user_id"] == USER).sum(), name
+    assert len(told["truth"]) == len(world.habits)
+    assert {table: len(rows) for table, rows in told["service"].items() if rows} == {
+        "events": 2,
+        "profiles": 1,
+        "features": 1,
+        "lists": 1,
+    }
+    assert len(told["models"]) == 1
+    text = json.dumps(told, ensure_ascii=False)
+    assert OTHER not in text
+    row = world.users.set_index("user_id").loc[USER]
+    assert told["dataset"]["users"][0]["age"] == row["age"]
+    assert told["dataset"]["users"][0]["improvement_areas"] == row["improvement_areas"]
+
+
+def test_9_2_d_forget_removes_a_person_from_everything_and_proves_it(after):
+    path, found, before = after
+    stood = " ".join(file.name for file in before)
+    for part in ("study.db", "study.truth.parquet", "service.db", "recommender.model", "server.log"):
+        assert part in stood
+    assert found.left == {}
+    root = path.parents[1]
+    assert traces.find([root], USER) == {}
+    # The oracle: raw bytes, in every encoding, of everything that is not packed.
+    for file in traces.files_below([root]):
+        content = file.read_bytes()
+        assert USER.encode() not in content, file
+        assert USER.encode("utf-32-le") not in content, file
+    where = " ".join(place for place, _ in found.removed)
+    for part in ("service, events", "dataset, users", "dataset, habit_tracking", "truth", "model ", "logs/", "cache"):
+        assert part in where
+
+
+def test_9_2_d_everybody_else_stays(after, world):
+    path, _, _ = after
+    left = Dataset.load(path)
+    for name in user_control.TABLES:
+        frame = world.table(name)
+        expected = (frame["user_id"] != USER).sum() if "user_id" in frame else len(frame)
+        assert len(left.table(name)) == expected, name
+    truth = load_truth(path)
+    assert truth["user_id"].nunique() == len(world.users) - 1
+    assert truth.attrs["simulation"] == world.metadata["simulation"]
+    with closing(state.connect(state.folder(path))) as connection:
+        assert connection.execute("SELECT user_id FROM events").fetchall() == [(OTHER,)]
+        assert json.loads(state.meta(connection, "opted_out")) == [OTHER]
+    assert "healthz" in (state.folder(path) / "logs" / "server.log").read_text()
+
+
+def test_9_2_d_the_live_model_never_saw_the_person_and_no_other_can_be_had_back(after, template):
+    folder = state.folder(after[0])
+    version, model = registry.load(folder)
+    assert version.name != registry.current(state.folder(template / "data" / "study.db"))
+    assert version.lineage["why"] == "somebody asked to be forgotten"
+    assert USER not in model.user_ids_
+    fresh = Recommender().fit(extract(folder, Dataset.load(after[0])).dataset)
+    np.testing.assert_array_equal(model.score(), fresh.score())  # as if they had never been there
+    assert [each.name for each in registry.versions(folder)] == [version.name]
+    with pytest.raises(registry.RegistryError):
+        registry.rollback(folder)
+    assert "## Sign-off" in (version.path / "card.md").read_text()
+
+
+def test_9_2_d_a_service_started_again_knows_nobody_of_that_id(after):
+    from habitlab.serving.events import parse
+    from habitlab.serving.service import Refusal, Service
+
+    folder = state.folder(after[0])
+    service = Service(after[0], folder, registry.load(folder)[1], lambda: NOW)
+    event = {"event_id": "e0", "user_id": USER, "kind": "rating", "habit_id": "x", "rating": 5}
+    replayed = parse(json.dumps(event | {"happened_at": "2026-02-01T10:00:00Z"}).encode())
+    with pytest.raises(Refusal):
+        service.take(replayed)
+    service.stop()
+
+
+def test_9_2_d_the_mark_that_is_left_tells_a_replay_without_telling_who(after):
+    folder = state.folder(after[0])
+    assert forgotten.status(folder, USER) == forgotten.DONE
+    assert forgotten.status(folder, OTHER) is None
+    assert USER not in (folder / forgotten.FILE).read_text()
+    with pytest.raises(ValueError, match="was forgotten"):
+        export(USER, after[0])
+
+
+def test_9_2_d_calling_it_again_finds_nothing_to_do(after):
+    again = forget(USER, after[0], now=NOW)
+    assert again.removed == ()
+    assert again.left == {}
+
+
+def test_9_2_d_an_unknown_person_is_told_with_the_nearest(data):
+    for call in (export, forget):
+        with pytest.raises(ValueError, match=r"nobody has the id 'u000003' here; nearest: u00000"):
+            call("u000003", data)
+    with pytest.raises(FileNotFoundError):
+        forget(USER, data.with_name("none.db"))
+    assert not (state.folder(data) / forgotten.FILE).exists()
+
+
+def test_9_2_d_a_parquet_folder_without_any_service(tmp_path, monkeypatch, world):
+    monkeypatch.setenv("HABITLAB_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "data" / "study"
+    save(world, path)
+    assert forget(USER, path, now=NOW).left == {}
+    assert USER not in set(Dataset.load(path).users["user_id"])
+    assert traces.find([tmp_path], USER) == {}
+
+
+def test_9_2_d_somebody_whom_only_the_service_knows(data):
+    with closing(state.connect(state.folder(data))) as connection:
+        connection.execute(
+            "INSERT INTO profiles (user_id, version, changed, registration, opted_out, updated_at)"
+            " VALUES ('newcomer1', 1, 9, '{\"barriers\": \"newcomer1 is tired\"}', 0, ?)",
+            (state.stamp(NOW),),
+        )
+    assert export("newcomer1", data)["service"]["profiles"][0]["version"] == 1
+    found = forget("newcomer1", data, now=NOW)
+    assert found.left == {}
+    assert [where for where, _ in found.removed] == ["service, profiles"]
+
+
+def test_9_2_d_redis_is_asked_to_forget(data, monkeypatch):
+    from habitlab.serving import store
+
+    asked = []
+
+    class Pretended:
+        def __init__(self, url, space, timeout):
+            asked.append((url, space))
+
+        def forget(self, user_id):
+            asked.append(user_id)
+            return 2
+
+    monkeypatch.setattr(store, "RedisStore", Pretended)
+    folder, said = state.folder(data), []
+    with closing(state.connect(folder)) as connection:
+        space = state.instance(connection)
+    user_control._from_service(folder, USER, "redis://localhost:1", lambda *told: said.append(told))
+    assert asked == [("redis://localhost:1", space), USER]
+    assert ("redis", "2 values") in said
+
+
+KILLED = """
+import os, signal, sys
+from habitlab.privacy.user_control import forget
+from datetime import datetime, UTC
+left = int(sys.argv[3])
+def tell(text):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+forget(sys.argv[1], sys.argv[2], now=datetime(2026, 3, 1, tzinfo=UTC), tell=tell)
+"""
+
+
+def kill_at(step: int, data: Path) -> int:
+    return subprocess.run([sys.executable, "-c", KILLED, USER, str(data), str(step)], env=os.environ.copy()).returncode
+
+
+def test_9_2_d_killed_on_the_way_it_goes_on_when_called_again(data):
+    assert kill_at(8, data) == -signal.SIGKILL
+    assert forgotten.status(state.folder(data), USER) == forgotten.BEGUN
+    assert forget(USER, data, now=NOW).left == {}
+    assert traces.find(places(data), USER) == {}
+    assert forgotten.status(state.folder(data), USER) == forgotten.DONE
+
+
+@pytest.mark.long
+def test_9_2_d_killed_after_any_step(template, tmp_path_factory, world, monkeypatch):
+    step = 0
+    while True:
+        root = tmp_path_factory.mktemp("killed")
+        path = copy_of(template, root, monkeypatch)
+        code = kill_at(step, path)
+        assert forget(USER, path, now=NOW).left == {}
+        assert traces.find([root], USER) == {}
+        assert len(Dataset.load(path).users) == len(world.users) - 1
+        assert USER not in registry.load(state.folder(path))[1].user_ids_
+        if code == 0:
+            break
+        step += 2
+    assert step > 9
+
+
+def test_9_2_d_a_deleted_row_may_still_stand_in_a_page_and_is_found(tmp_path):
+    """Why VACUUM and the checkpoint are needed: without them the search finds what was deleted."""
+    path = tmp_path / "t.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA secure_delete = OFF")
+        connection.execute("CREATE TABLE t (user_id TEXT, note TEXT)")
+        connection.executemany("INSERT INTO t VALUES (?, ?)", [(f"person-{n}", "x" * 200) for n in range(100)])
+        connection.commit()
+        connection.execute("DELETE FROM t WHERE user_id = 'person-42'")
+        connection.commit()
+    assert traces.inside(path, "person-42") == "what is left of deleted rows"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM")
+    assert traces.inside(path, "person-42") == ""
+
+
+@pytest.mark.parametrize("write", ["text", "array", "parquet", "lists"])
+def test_9_2_d_the_search_finds_an_id_in_any_format(tmp_path, write):
+    import zipfile
+
+    path = tmp_path / "file"
+    if write == "text":
+        path.write_text("seen: ann-1, ben")
+    elif write == "array":
+        np.save(tmp_path / "ids.npy", np.array(["ann-1", "ben-2"]))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.write(tmp_path / "ids.npy", "ids.npy")
+    elif write == "parquet":
+        pd.DataFrame({"user_id": pd.Categorical(["ben-2"], categories=["ann-1", "ben-2"])}).to_parquet(path)
+    else:
+        pd.DataFrame({"who": [["ann-1"], []]}).to_parquet(path)
+    assert traces.inside(path, "ann-1")
+    for other in ("ann", "nn-1", "ann-", "ann-12"):
+        assert traces.inside(path, other) == "" or other in ("ann", "ann-")  # a hyphen ends a word of text
+
+
+def test_9_2_d_a_longer_id_is_another_person(tmp_path):
+    (tmp_path / "a.txt").write_text("u12 was here")
+    assert traces.find([tmp_path], "u1") == {}
+    assert list(traces.find([tmp_path], "u12")) == [tmp_path / "a.txt"]
+
+
+def test_9_2_d_who_opted_out_of_personalisation_is_known(world):
+    out = user_control.opted_out(world)
+    word = world.consents[world.consents["purpose"] == "personalisation"].sort_values("at").groupby("user_id")
+    last = word["granted"].last()
+    assert out == set(last.index[~last.astype(bool)])
+
+
+def command(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "habitlab", "user", *words], capture_output=True, text=True)
+
+
+def test_9_2_d_the_commands(data, tmp_path):
+    out = tmp_path / "ann.json"
+    assert command("export", USER, "--data", str(data), "--out", str(out)).returncode == 0
+    assert json.loads(out.read_text())["user_id"] == USER
+    out.unlink()
+    wrong = command("forget", "u000003", "--data", str(data))
+    assert wrong.returncode == 2
+    assert "nearest" in wrong.stderr
+    done = command("forget", USER, "--data", str(data))
+    assert done.returncode == 0, done.stderr
+    assert "files searched, the id stands in none" in done.stdout
+    assert traces.find([tmp_path], USER) == {}
