@@ -349,6 +349,55 @@ def serve(
     )
 
 
+user = typer.Typer(no_args_is_help=True, help="What a person can ask for: all that is known of them, to be forgotten.")
+app.add_typer(user, name="user")
+UserId = Annotated[str, typer.Argument(metavar="USER_ID", help="The person's id.")]
+
+
+@user.command("export")
+def export_(
+    user_id: UserId,
+    data: DataOption = BUILT_IN,
+    folder: Annotated[Path | None, typer.Option("--state", help="Folder of the service; beside the data.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A file; else it is printed.")] = None,
+) -> None:
+    """Write everything that is known of a person as JSON: their rows of every table, and the service's."""
+    import json
+
+    from habitlab.dataset.sqlite import replacing
+    from habitlab.privacy.user_control import export
+
+    _need_data(data)
+    text = json.dumps(export(user_id, data, folder), ensure_ascii=False, indent=2)
+    if out is None:
+        _print(text)
+        return
+    with replacing(out) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    out.chmod(0o600)
+    _print(f"{out}: all that is known of {user_id}")
+
+
+@user.command("forget")
+def forget_(
+    user_id: UserId,
+    data: DataOption = BUILT_IN,
+    folder: Annotated[Path | None, typer.Option("--state", help="Folder of the service; beside the data.")] = None,
+    redis: Annotated[str | None, typer.Option("--redis", help="URL of the Redis that the service uses.")] = None,
+) -> int:
+    """Remove a person from data, service, caches and models, and prove it; stopped on the way, call it again."""
+    from habitlab.privacy.user_control import forget
+
+    _need_data(data)
+    found = forget(user_id, data, folder, redis=redis, tell=_print)
+    for path, where in found.left.items():
+        _print(f"STILL THERE: {path}, {where}")
+    if found.left:
+        return FAILED
+    _print(f"{found.searched} files searched, the id stands in none; a server that is running has to be started again")
+    return DONE
+
+
 def _need_data(data: Path) -> None:
     if not data.exists():
         advice = "`make data` makes it" if data == BUILT_IN else "`habitlab import` or `habitlab simulate` makes one"
