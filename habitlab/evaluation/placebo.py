@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from habitlab.dataset import MissingColumn
 from habitlab.evaluation.arm_estimates import Bools, Floats
 from habitlab.evaluation.experiments import assign
 from habitlab.evaluation.sequential import FEWEST_AT_A_LOOK, always_valid_reach
@@ -50,8 +51,10 @@ def false_alarms(
 
     Raises
     ------
+    MissingColumn
+        Fewer than 60 units.
     ValueError
-        Fewer than 60 units, or a value is missing or negative.
+        A value is missing or negative.
     """
     values = data[[outcome, denominator]].to_numpy(dtype=float)
     if not np.isfinite(values).all() or (values < 0).any():
@@ -59,7 +62,7 @@ def false_alarms(
     users, _ = pd.factorize(data[unit])
     days, looks = pd.factorize(data[day], sort=True)
     if users.max(initial=-1) + 1 < 2 * FEWEST_AT_A_LOOK:
-        raise ValueError(f"{2 * FEWEST_AT_A_LOOK} units are needed; there are {users.max(initial=-1) + 1}")
+        raise MissingColumn(f"needs {2 * FEWEST_AT_A_LOOK} units; there are {users.max(initial=-1) + 1}")
     shape = (users.max() + 1, len(looks))
     top, bottom = np.zeros(shape), np.zeros(shape)
     np.add.at(top, (users, days), values[:, 0])

@@ -66,6 +66,13 @@ def outcomes(dataset: Dataset, exposed: pd.Series, days: int = WINDOW, gone_afte
       for `gone_after` days has ended then, all others are censored. Nobody's last `gone_after` days can tell.
 
     Users without any row have 0, not NaN; exposed after the last day that can be told, they are left out.
+
+    Raises
+    ------
+    MissingColumn
+        A table lacks what is needed, or nobody is left.
+    ValueError
+        A user has two days of exposure, or an unknown one.
     """
     dataset.require("habit_tracking.status", "adoptions.adopted_at")
     start = pd.to_datetime(exposed).dt.tz_localize(None).dt.normalize()
@@ -73,6 +80,8 @@ def outcomes(dataset: Dataset, exposed: pd.Series, days: int = WINDOW, gone_afte
         raise ValueError("each user is exposed once, on a known day")
     last = dataset.habit_tracking["date"].max() - pd.Timedelta(days=gone_after)
     start = start[start <= last]
+    if start.empty:
+        raise MissingColumn(f"needs somebody exposed {gone_after} days or more before the data end; there is nobody")
     tracking = _since(dataset, start)
     inside = tracking["day"].between(0, days - 1)
     before = tracking["day"].between(-RUN_IN, -1)

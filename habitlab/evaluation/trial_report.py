@@ -24,11 +24,29 @@ from habitlab.evaluation.rollout import Decision, Guardrail, decide, interaction
 from habitlab.evaluation.survival import Retention, compare_retention
 from habitlab.evaluation.tables import exact
 from habitlab.evaluation.trial_metrics import DENOMINATORS, METRICS, PRIMARY, RUN_IN, assignments, daily, outcomes
-from habitlab.evaluation.trials import SimulatedTrial
+from habitlab.evaluation.trials import SimulatedTrial, simulated_trial
+from habitlab.simulation import make_world
 
 HORIZONS = (30, 60, 90)
 MARGINS = {"retention": 3.0, "fairness": 0.05, "minors": 0.05}
 """Largest harm that is put up with: days kept of 90; gap of effects on completion; completion of minors."""
+
+
+FEWEST_USERS = 200
+"""With fewer people nothing of the report can be told."""
+
+
+def live(users: int, lift: float, seed: int) -> SimulatedTrial:
+    """Run the trial of the report in a world of so many users, watched for 140 days.
+
+    Raises
+    ------
+    ValueError
+        Fewer than `FEWEST_USERS` users.
+    """
+    if users < FEWEST_USERS:
+        raise ValueError(f"users must be {FEWEST_USERS} or more for a trial to tell anything; it is {users}")
+    return simulated_trial(make_world(users=users, days=140, seed=seed), lift=lift, salt="programme")
 
 
 def sample_ratio(trial: SimulatedTrial) -> tuple[pd.DataFrame, list[Any]]:

@@ -75,9 +75,9 @@ def test_bad_input():
     data = rows()
     with pytest.raises(ValueError, match="known and 0 or more"):
         false_alarms(data.assign(done=np.nan), **COLUMNS, planned_effect=0.1)
-    with pytest.raises(ValueError, match="60 units are needed; there are 10"):
+    with pytest.raises(ValueError, match="needs 60 units; there are 10"):
         false_alarms(data[data["user"] < 10], **COLUMNS, planned_effect=0.1)
-    with pytest.raises(ValueError, match="60 units are needed; there are 0"):
+    with pytest.raises(ValueError, match="needs 60 units; there are 0"):
         false_alarms(data[:0], **COLUMNS, planned_effect=0.1)
     constant = false_alarms(data.assign(done=data["of"]), **COLUMNS, planned_effect=0.1, trials=10)
     assert constant.loc[constant["reading"] != "row", "alarms"].sum() == 0

@@ -289,6 +289,10 @@ class TestMetricsOfATrial:
     def test_exposed_too_late_to_tell_are_left_out(self):
         exposed = pd.Series(pd.to_datetime(["2026-01-03", "2026-02-20"]), index=["a", "b"])
         assert outcomes(self.by_hand(), exposed)["user_id"].tolist() == ["a"]
+        with pytest.raises(MissingColumn, match="needs somebody exposed 14 days or more before the data end"):
+            outcomes(self.by_hand(), exposed[["b"]])
+        with pytest.raises(MissingColumn, match="there is nobody"):
+            outcomes(self.by_hand(), exposed[:0])
         with pytest.raises(ValueError, match="exposed once"):
             outcomes(self.by_hand(), pd.Series([pd.NaT], index=["a"]))
 

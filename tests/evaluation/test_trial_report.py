@@ -179,6 +179,10 @@ class TestTheSimulatedTrial:
         assert nothing["rank"]["estimate"] is None
         assert nothing["missed"]["estimate"] is None
 
+    def test_too_few_people_are_refused(self):
+        with pytest.raises(ValueError, match="users must be 200 or more"):
+            report.live(199, 0.27, 0)
+
     def test_a_small_trial_says_that_it_cannot_tell(self):
         small = trials.simulated_trial(make_world(users=60, days=140, seed=4), lift=0.1)
         rows = trial_metrics.trial_table(small.seen)
