@@ -349,6 +349,37 @@ def serve(
     )
 
 
+@app.command()
+def retrain(
+    data: DataOption = BUILT_IN,
+    folder: Annotated[Path | None, typer.Option("--state", help="Folder of the service; beside the data.")] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Put the model live that was live before.")] = False,
+    margin: Annotated[
+        float, typer.Option(help="Gain of NDCG@10 that is asked for; below 0: loss that is borne for a fresher model.")
+    ] = 0.0,
+    force: Annotated[bool, typer.Option("--force", help="Also where nothing changed.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the models.")] = 0,
+) -> int:
+    """Learn again from the data and what the service was told; what is live changes only for a model shown better."""
+    from datetime import UTC, datetime
+
+    from habitlab import open_dataset
+    from habitlab.serving import registry, state
+    from habitlab.serving.retrain import Recipe
+    from habitlab.serving.retrain import retrain as learn_again
+
+    if str(data) != "sample":
+        _need_data(data)
+    place = state.folder(data, folder)
+    if rollback:
+        _print(f"live: {registry.rollback(place)}")
+        return DONE
+    now, recipe = datetime.now(UTC), Recipe(seed=seed)
+    found = learn_again(open_dataset(str(data)), place, now=now, recipe=recipe, margin=margin, force=force, tell=_note)
+    _print("\n".join([f"{found.action}; live: {found.live or 'none'}", *(f"  {reason}" for reason in found.reasons)]))
+    return DONE
+
+
 user = typer.Typer(no_args_is_help=True, help="What a person can ask for: all that is known of them, to be forgotten.")
 app.add_typer(user, name="user")
 UserId = Annotated[str, typer.Argument(metavar="USER_ID", help="The person's id.")]
