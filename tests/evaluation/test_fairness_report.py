@@ -181,8 +181,9 @@ def test_9_1_b_a_report_on_nothing_finds_nothing() -> None:
 
 
 @pytest.mark.long
-def test_9_1_b_reports_on_nothing_find_something_in_at_most_5_percent() -> None:
-    assert answers_with_a_disparity(range(300)) <= at_most(0.05, 300)
+@pytest.mark.parametrize("first", range(0, 320, 80))
+def test_9_1_b_reports_on_nothing_find_something_in_at_most_5_percent(first: int) -> None:
+    assert answers_with_a_disparity(range(first, first + 80)) <= at_most(0.05, 80)
 
 
 # The answer
@@ -272,7 +273,7 @@ def test_9_1_a_withheld_groups_stay_withheld_in_every_table() -> None:
 
 def test_9_1_a_calibration_withholds_what_the_audit_withholds(world: Dataset) -> None:
     draw = np.random.default_rng(7)
-    users = np.repeat(world.users["user_id"].to_numpy(), 8)
+    users = np.repeat(world.users["user_id"].to_numpy(), 60)  # many pairs, so that only people are few
     chance = draw.uniform(0.2, 0.8, len(users))
     predicted = pd.DataFrame({"user_id": users, "chance": chance, "success": draw.random(len(users)) < chance})
     gaps = fairness_report.gaps(predicted)
