@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from sklearn.metrics import ndcg_score
+from sklearn.metrics import ndcg_score, precision_score, recall_score
 
 from habitlab.evaluation import metrics, ranked_lists
 from habitlab.evaluation.metrics import from_frames, mean_over_users
+from habitlab.models.ranking import top_k
 
 RANKED = {
     "precision": metrics.precision_at_k,
@@ -86,6 +87,35 @@ def test_6_1_c_ndcg_equals_scikit_learn_where_someone_likes_something(seed: int,
     ours = metrics.ndcg_at_k(np.argsort(-scores, axis=1), sparse.csr_array(gains), k)
     known = gains.any(axis=1)
     assert ours[known].mean() == pytest.approx(ndcg_score(gains[known], scores[known], k=k, ignore_ties=True))
+
+
+def _with_ties(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gains of 8 users for 10 items, of the first user none; and lists by scores of which many are equal."""
+    generator = np.random.default_rng(seed)
+    gains = (generator.random((8, 10)) < 0.25).astype(int)
+    gains[0] = 0
+    return gains, top_k(generator.integers(0, 3, size=(8, 10)).astype(float), 10)[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 10))
+def test_6_1_a_precision_equals_scikit_learn(seed: int, k: int) -> None:
+    gains, lists = _with_ties(seed)
+    chosen = np.array([np.isin(np.arange(10), row[:k]) for row in lists])
+    expected = [precision_score(*one) if one[0].any() else np.nan for one in zip(gains, chosen, strict=True)]
+    np.testing.assert_allclose(metrics.precision_at_k(lists, sparse.csr_array(gains), k), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 10))
+def test_6_1_b_recall_equals_scikit_learn(seed: int, k: int) -> None:
+    gains, lists = _with_ties(seed)
+    chosen = np.array([np.isin(np.arange(10), row[:k]) for row in lists])
+    expected = [recall_score(*one) if one[0].any() else np.nan for one in zip(gains, chosen, strict=True)]
+    np.testing.assert_allclose(metrics.recall_at_k(lists, sparse.csr_array(gains), k), expected)
+    number = gains.sum(axis=1)
+    capped = np.array(expected) * number / np.where(number > 0, np.minimum(number, k), 1)
+    np.testing.assert_allclose(metrics.capped_recall_at_k(lists, sparse.csr_array(gains), k), capped)
 
 
 @pytest.mark.parametrize("name", RANKED)
