@@ -89,12 +89,13 @@ def run_worlds(
     return Worlds(*(pd.concat(frames, ignore_index=True) for frames in zip(*found, strict=True)))
 
 
-def like(dataset: Dataset, worlds: int | None, users: int | None, *, small: bool = False, seed: int = 0) -> Worlds:
+def like(dataset: Dataset, worlds: int | None, users: int | None, *, seed: int = 0) -> Worlds:
     """Run worlds with the planted effects and the retention of a simulated dataset; of a real one, with the usual ones.
 
-    None: 12 worlds of 500 users; `small`: 2 of 300.
+    None: 12 worlds of 500 users, or 2 of 300 where the dataset is real or itself smaller than a world.
     """
-    planted, usual = dataset.metadata.get("simulation", {}), (2, 300) if small else (12, 500)
+    planted = dataset.metadata.get("simulation", {})
+    usual = (12, 500) if planted and len(dataset.users) >= 500 else (2, 300)
     size = worlds or usual[0], users or usual[1]
     return run_worlds(*size, seed=seed, effects=planted.get("effects"), retention=planted.get("retention", "trial"))
 

@@ -26,7 +26,7 @@ from habitlab.evaluation.offline_online import (
 from habitlab.evaluation.offpolicy import METHODS, estimate_value
 from habitlab.evaluation.online import Moment, list_policy, place_policy, run_lists, slate_log, true_value
 from habitlab.models.ranking import top_k
-from habitlab.simulation import make_world, populate
+from habitlab.simulation import make_world, populate, simulate
 from habitlab.simulation.people import FIRST_DAY
 
 
@@ -206,10 +206,10 @@ def test_worlds_are_like_the_dataset(monkeypatch):
         "habitlab.evaluation.offline_online.run_worlds", lambda *size, **options: asked.append((size, options))
     )
     dataset = populate(make_world(50, 30, 1, {"clear_description_adoption": 0.0}, "wild"))
-    like(dataset, None, None, small=True, seed=4)
-    like(dataset.replace(), 3, 100)
-    assert asked[0][0] == (2, 300)
-    assert asked[1][0] == (3, 100)
+    like(dataset, None, None, seed=4)
+    like(dataset, 3, 100)
+    like(simulate(500, 8), None, None)
+    assert [size for size, _ in asked] == [(2, 300), (3, 100), (12, 500)]
     assert asked[0][1]["effects"]["clear_description_adoption"] == 0.0
     assert (asked[0][1]["retention"], asked[0][1]["seed"]) == ("wild", 4)
 
