@@ -119,7 +119,9 @@ def movielens(folder: str | Path) -> tuple[Dataset, Split]:
     try:
         dataset = load_movielens(folder)
     except FileNotFoundError:
-        raise MissingColumn(f"needs MovieLens in {Path(folder).name}: unpack {SOURCE}") from None
+        raise MissingColumn(
+            f"needs MovieLens, which is not in {Path(folder).name}: unpack {SOURCE} there; see data/README.md"
+        ) from None
     number = dataset.adoptions.groupby("habit_id").size()
     kept = number.index[number >= _MOVIES_LIKED_BY]
     tables = {name: dataset.table(name) for name in ("habits", "adoptions")}

@@ -238,5 +238,7 @@ def test_movielens_gives_the_order_that_is_known_elsewhere(shared_data: Path) ->
 
 
 def test_movielens_that_is_not_there_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(MissingColumn, match=r"needs MovieLens in .*: unpack https://files\.grouplens\.org"):
+    with pytest.raises(
+        MissingColumn, match=r"not in .*: unpack https://files\.grouplens\.org.* there; see data/README\.md"
+    ):
         leaderboard_models.movielens(tmp_path)
