@@ -16,13 +16,13 @@ from habitlab.dataset.registration import Registration
 from habitlab.dataset.vocabulary import Purpose
 from habitlab.explanations.reasons import explain_list
 from habitlab.recommender.context import FATIGUE_DAYS
-from habitlab.recommender.recommend import Recommender
 from habitlab.recommender.recommendations import Recommendations
 from habitlab.recommender.since import Since
 from habitlab.serving import state
 from habitlab.serving.feature_store import FeatureStore
 from habitlab.serving.history import local_day, since
 from habitlab.serving.lists import Key, Ready
+from habitlab.serving.live import Live
 from habitlab.serving.profiles import Profile
 from habitlab.serving.updater import features_until
 
@@ -32,19 +32,18 @@ log = logging.getLogger(__name__)
 class Answers:
     """Makes lists.
 
-    Who opted out of personalisation gets the list of somebody about whom nothing is known. `learnt`: sequence number of
-    the last event that the model was fitted on.
+    Who opted out of personalisation gets the list of somebody about whom nothing is known.
     """
 
-    def __init__(self, recommender: Recommender, folder: str | Path, features: FeatureStore, learnt: int = 0) -> None:
+    def __init__(self, live: Live, folder: str | Path, features: FeatureStore) -> None:
         """The models, which newcomers need, are read when the first one asks; see `warm`."""
-        self.recommender, self._features, self._learnt = recommender, features, learnt
+        self.live, self._features = live, features
         self._connections = state.Connections(folder, wait=0.5)
         self._impersonal = lru_cache(maxsize=64)(self._for_anybody)
 
     def warm(self) -> None:
         """Read what the first answer would have to wait for."""
-        explain_list(self.recommender.recommend({}, 1))
+        explain_list(self.live.recommender.recommend({}, 1))
 
     def make(self, key: Key, profile: Profile, k: int, lang: str, moment: datetime) -> tuple[Ready, bool]:
         """Return a finished list, and whether it counts all that happened: not while the database cannot be read.
@@ -57,7 +56,7 @@ class Answers:
         return Ready.of(explain_list(found, lang), key), whole
 
     def _for_anybody(self, k: int, lang: str, moment: datetime) -> Recommendations:
-        return explain_list(self.recommender.recommend({}, k, moment, lang), lang)
+        return explain_list(self.live.recommender.recommend({}, k, moment, lang), lang)
 
     def _personal(
         self, key: Key, profile: Profile, k: int, lang: str, moment: datetime
@@ -68,18 +67,18 @@ class Answers:
             with self._connections.use() as connection:
                 shown = self._shown(connection, key.user_id, profile, moment)
                 text = self._registration(connection, key.user_id) if profile.registered_here else None
-                fitted = features_until(connection, key.user_id, text, self._learnt) if profile.version else None
+                fitted = features_until(connection, key.user_id, text, self.live.learnt) if profile.version else None
         except (sqlite3.Error, OSError, ValueError) as error:
             if profile.registered_here:
                 raise sqlite3.OperationalError("the registration cannot be read now") from error
             log.warning("a list is made without all that happened since the fit: %s", error)
             happened = None if now is None else since(now, now)
-            return self.recommender.recommend(user, k, moment, lang, since=happened), False
+            return self.live.recommender.recommend(user, k, moment, lang, since=happened), False
         if text is not None:
             user = _with_consent(Registration.of(json.loads(text)), now)
         whole = now is not None or not profile.version
         happened = Since(shown=tuple(shown)) if now is None or fitted is None else since(now, fitted, shown)
-        found = self.recommender.recommend(user, k, moment, lang, since=happened)
+        found = self.live.recommender.recommend(user, k, moment, lang, since=happened)
         return replace(found, user_id=key.user_id), whole
 
     def _registration(self, connection: sqlite3.Connection, user_id: str) -> str | None:

@@ -20,9 +20,9 @@ from habitlab.dataset.registration import Registration, RegistrationError
 from habitlab.recommender.recommend import Recommender
 from habitlab.serving import openapi
 from habitlab.serving import state as states
-from habitlab.serving.base import load
 from habitlab.serving.events import ConflictError, EventError, parse
 from habitlab.serving.limits import MOST_BYTES, Rate, Token, local_name
+from habitlab.serving.live import Live, find
 from habitlab.serving.service import Refusal, Service, read_query
 
 log = logging.getLogger(__name__)
@@ -78,12 +78,8 @@ def create_app(
         The service's database cannot be opened.
     """
     folder = states.folder(data, state)
-    learnt = 0
-    if recommender is None:
-        recommender, learnt = _recommender(data, folder)
-    service = Service(
-        data, folder, recommender, clock, redis=redis, generator=generator, workers=workers, learnt=learnt
-    )
+    live = find(data, folder) if recommender is None else Live(recommender)
+    service = Service(data, folder, live, clock, redis=redis, generator=generator, workers=workers)
     app = Flask("habitlab")
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
@@ -94,13 +90,6 @@ def create_app(
     if background:
         service.start()
     return app
-
-
-def _recommender(data: str | Path, folder: Path) -> tuple[Recommender, int]:
-    """Return the recommender to serve, and the last event that it was fitted on."""
-    from habitlab.recommender.fitted import fitted
-
-    return fitted(load(data) if str(data) == "sample" else data), 0
 
 
 def _guard(app: Flask, service: Service, token: Token | None, rate: Rate | None) -> None:
@@ -217,8 +206,7 @@ def _errors(app: Flask, service: Service) -> None:
 
     @app.errorhandler(EventError)
     def event(error: EventError) -> Response:
-        invalid = any("Invalid JSON" in problem.problem for problem in error.problems)
-        status = 409 if isinstance(error, ConflictError) else 400 if invalid else 422
+        status = 409 if isinstance(error, ConflictError) else 400 if error.malformed else 422
         problems = [vars(problem) for problem in error.problems]
         return _refuse(service, Refusal(status, "none of the events is kept", problems))
 

@@ -126,9 +126,9 @@ class Problem:
 class EventError(ValueError):
     """Events that cannot be taken; `problems` has an entry for each mistake."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        """Take the problems."""
-        self.problems = tuple(problems)
+    def __init__(self, problems: Sequence[Problem], *, malformed: bool = False) -> None:
+        """Take the problems; `malformed`: the text is no JSON."""
+        self.problems, self.malformed = tuple(problems), malformed
         super().__init__("; ".join(f"event {p.index}: {p.field}: {p.problem}" for p in problems))
 
 
@@ -155,7 +155,9 @@ def parse(body: bytes) -> list[Any]:
     try:
         return [_ONE.validate_json(body)] if single else _MANY.validate_json(body)
     except ValidationError as error:
-        raise EventError([_problem(detail, single) for detail in error.errors(include_url=False)[:20]]) from None
+        details = error.errors(include_url=False)[:20]
+        malformed = details[0]["type"] == "json_invalid"
+        raise EventError([_problem(detail, single) for detail in details], malformed=malformed) from None
 
 
 def _problem(detail: Any, single: bool) -> Problem:

@@ -131,7 +131,6 @@ class ExposureLog:
     def _write(self, shown: OrderedDict[bytes, _Shown], traffic: dict[_Minute, list[int]]) -> None:
         if not shown and not traffic:
             return
-        rows = [row for one in shown.values() for row in _rows(one)]
         counts = [
             (
                 state.stamp(minute),
@@ -143,7 +142,9 @@ class ExposureLog:
             for (minute, level), answers in traffic.items()
         ]
         with self._connections.use() as connection, state.transaction(connection):
-            connection.executemany(_SHOW, rows)
+            known = state.known(connection, {one.user_id for one in shown.values()})
+            here = (one for one in shown.values() if one.user_id in known)  # of who was just deleted nothing is kept
+            connection.executemany(_SHOW, [row for one in here for row in _rows(one)])
             connection.executemany(_COUNT, counts)
 
     def _take_back(self, shown: OrderedDict[bytes, _Shown], counted: set[_Minute]) -> None:

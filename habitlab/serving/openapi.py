@@ -115,7 +115,7 @@ _PARAMETERS = [
 _MEANINGS = {
     "400": "not understood",
     "401": "without the right token",
-    "404": "nobody has this user_id",
+    "404": "nobody has this user_id, or no habit this habit_id",
     "409": "an event_id is known with another content",
     "413": "too large",
     "415": "not JSON",

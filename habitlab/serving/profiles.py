@@ -29,17 +29,16 @@ class Profile:
 class Directory:
     """All people, those of the data and those who registered here.
 
-    `zones`: zone of every user of the data. `on_reset` is called when everything kept in memory has to go.
+    `zones`: zone of everybody whom the model knows; of these, those are answered who are in the database, too: whom
+    somebody deletes there is gone here. `on_reset` is called when everything kept in memory has to go.
     """
 
     def __init__(self, folder: str, zones: Mapping[str, str], on_reset: Callable[[], None] = lambda: None) -> None:
         """Nothing is read yet; `follow` does."""
         self._connections = state.Connections(folder, wait=0.5)
         self._zones, self._on_reset = zones, on_reset
-        self._base: dict[str, Profile] = {zone: Profile(zone=zone) for zone in set(zones.values())}
-        self._refused: dict[str, Profile] = {}
+        self._base: dict[str, Profile] = {}
         self._changed: dict[str, Profile] = {}
-        self._forgotten: set[str] = set()
         self._last, self._generation = 0, -1
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -48,10 +47,13 @@ class Directory:
 
     def get(self, user_id: str) -> Profile | None:
         """Return who that is; None for nobody we know."""
-        found = self._changed.get(user_id) or self._refused.get(user_id)
-        if found is None and (zone := self._zones.get(user_id)) is not None:
-            found = self._base[zone]
-        return None if user_id in self._forgotten else found
+        return self._changed.get(user_id) or self._base.get(user_id)
+
+    def replace(self, zones: Mapping[str, str]) -> None:
+        """Know the people of another model."""
+        with self._lock:
+            self._zones, self._generation = zones, -1
+        self.follow()
 
     def follow(self) -> None:
         """Read what has changed; raises sqlite3.Error when the database cannot be read."""
@@ -65,11 +67,11 @@ class Directory:
                 raise
 
     def _read(self, connection: sqlite3.Connection) -> None:
-        generation = state.generation(connection)
+        generation, zones = state.generation(connection), self._zones
         anew = generation != self._generation
         if anew:
-            forgotten = {user for (user,) in connection.execute("SELECT user_id FROM forgotten")}
-            refused = json.loads(state.meta(connection, "opted_out") or "[]")
+            here = {user for (user,) in connection.execute("SELECT user_id FROM features WHERE base IS NOT NULL")}
+            refused = set(json.loads(state.meta(connection, "opted_out") or "[]"))
         last, changed = (0, {}) if anew else (self._last, self._changed)
         rows = connection.execute(
             "SELECT changed, user_id, version, opted_out, registration FROM profiles"
@@ -78,13 +80,16 @@ class Directory:
         )
         for number, user, version, opted_out, registration in rows.fetchall():
             last = number
-            zone = (json.loads(registration).get("zone") or "") if registration else self._zones.get(user, "")
+            zone = (json.loads(registration).get("zone") or "") if registration else zones.get(user, "")
             changed[user] = Profile(version, bool(opted_out), zone, registration is not None)
         if anew:
-            self._refused = {user: Profile(opted_out=True, zone=self._zones.get(user, "")) for user in refused}
-            self._forgotten = forgotten
-            self._on_reset()
+            kinds = {
+                (zone, no): Profile(zone=zone, opted_out=no) for zone in set(zones.values()) for no in (True, False)
+            }
+            self._base = {user: kinds[zone, user in refused] for user, zone in zones.items() if user in here}
         self._last, self._changed, self._generation = last, changed, generation
+        if anew:
+            self._on_reset()
 
     def start(self, every: float = EVERY) -> threading.Thread:
         """Follow in the background until `stop`."""

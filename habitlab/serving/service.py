@@ -20,7 +20,7 @@ import numpy as np
 
 from habitlab.dataset.registration import Registration, pseudonym
 from habitlab.explanations.wording import FALLBACK, language, unknown_language
-from habitlab.recommender.recommend import Recommender, read_moment
+from habitlab.recommender.recommend import read_moment
 from habitlab.serving import events, lists, state, updater
 from habitlab.serving.answers import Answers
 from habitlab.serving.base import prepare
@@ -29,6 +29,7 @@ from habitlab.serving.exposures import ExposureLog
 from habitlab.serving.feature_store import FeatureStore
 from habitlab.serving.history import local
 from habitlab.serving.lists import Key, Ready
+from habitlab.serving.live import Live, newer
 from habitlab.serving.metrics import Metrics
 from habitlab.serving.profiles import Directory, Profile
 from habitlab.serving.store import MemoryStore, RedisStore, SqliteStore
@@ -36,6 +37,8 @@ from habitlab.serving.store import MemoryStore, RedisStore, SqliteStore
 log = logging.getLogger(__name__)
 MOST_HABITS = 100
 FIRST_YEAR, LAST_YEAR = 2000, 2100
+MODEL_SECONDS = 1.0
+"""After so long a worker looks whether another version has been put live."""
 _PARAMETERS = ("user_id", "k", "lang", "at")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8}){0,3}")
 _NUMBER = re.compile(r"[0-9]{1,3}")
@@ -108,29 +111,24 @@ class Service:
         self,
         data: str | Path,
         folder: Path,
-        recommender: Recommender,
+        live: Live,
         clock: Callable[[], datetime],
         *,
         redis: str | None = None,
         generator: np.random.Generator | None = None,
         workers: int = 1,
-        learnt: int = 0,
     ) -> None:
-        """Open the database and read what is new in the data.
+        """Open the database and read what is new in the data; `live`: the model to begin with.
 
         Raises as `state.connect`, `base.prepare` and `RedisStore` do; a Redis that does not answer is no error.
         """
-        self.folder, self.clock, self.recommender = folder, clock, recommender
+        self.folder, self.clock, self.live = folder, clock, live
         self.metrics = Metrics()
         self._connections = state.Connections(folder)
         with self._connections.use() as connection:
             prepare(connection, data, clock())
             updater.catch_up(connection, clock())
             instance = state.instance(connection)
-        self.model = lists.model(recommender.version_)
-        people = recommender.people_
-        zones = dict(zip(people.ids.tolist(), people.zone.tolist(), strict=True))
-        self._habits = {str(habit) for habit in recommender.candidates_.ids}
         self.levels = Levels(
             MemoryStore(),
             SqliteStore(folder, clock=clock),
@@ -139,11 +137,12 @@ class Service:
             on_failure=lambda level: self.metrics.failures.labels(level).inc(),
         )
         self.features = FeatureStore(folder, self.levels.redis)
-        self.directory = Directory(folder, zones, on_reset=self._reset)
+        self.directory = Directory(folder, live.zones, on_reset=self._reset)
         self.directory.follow()
         self.exposures = ExposureLog(folder, secrets.token_hex(4), clock, on_lost=self.metrics.lost.inc)
-        self.answers = Answers(recommender, folder, self.features, learnt)
+        self.answers = Answers(live, folder, self.features)
         self._generator = generator or np.random.default_rng()
+        self._stop = threading.Event()
         self._writing = threading.Lock()  # one writer a process: waiting here is fair and needs no sleep
 
     def _reset(self) -> None:
@@ -154,22 +153,40 @@ class Service:
         """Begin following the database and writing exposures."""
         self.directory.start()
         self.exposures.start()
+        threading.Thread(target=self._follow_model, name="model", daemon=True).start()
 
     def stop(self) -> None:
         """End what goes on in the background, with what waits written."""
+        self._stop.set()
         self.directory.stop()
         self.exposures.stop()
 
+    def _follow_model(self) -> None:
+        while not self._stop.wait(MODEL_SECONDS):
+            self.renew()
+
+    def renew(self) -> bool:
+        """Serve what has been put live in the registry meanwhile, if anything has; requests go on with the old one."""
+        fresh = newer(self.folder, self.live)
+        if fresh is None:
+            return False
+        answers = Answers(fresh, self.folder, self.features)
+        answers.warm()
+        self.directory.replace(fresh.zones)
+        self.live, self.answers = fresh, answers
+        log.warning("version %s is live", fresh.version)
+        return True
+
     def recommend(self, asked: Asked, now: datetime) -> tuple[Ready, str]:
         """Return a list and the level it comes from; `Refusal` for somebody unknown."""
-        profile = self.profile(asked.user_id)
+        profile, answers = self.profile(asked.user_id), self.answers
         moment = asked.at or lists.current(local(now, profile.zone))
         name = lists.name(asked.k, asked.lang, moment, personal=not profile.opted_out)
-        key = Key(asked.user_id, self.model, profile.version, name)
+        key = Key(asked.user_id, answers.live.key, profile.version, name)
 
         def compute() -> tuple[Ready, bool]:
             self.metrics.computed.inc()
-            return self.answers.make(key, profile, asked.k, asked.lang, moment)
+            return answers.make(key, profile, asked.k, asked.lang, moment)
 
         return self.levels.find(key, compute)
 
@@ -190,9 +207,9 @@ class Service:
         """
         now = self.clock()
         events.check_times(found, now)
-        self._check_names(found)
         with self._writing, self._connections.use() as connection:
             with state.transaction(connection):
+                self._check_names(connection, found)
                 results = events.append(connection, found, now)
                 self._apply(connection, now)
             self._follow()
@@ -217,23 +234,21 @@ class Service:
         except (sqlite3.Error, OSError, ValueError):  # it is kept; the next look will see it
             log.warning("what was just written could not be read back yet")
 
-    def _check_names(self, found: Sequence[Any]) -> None:
-        nobody, nothing = [], []
-        known: dict[str, bool] = {}
-        for index, event in enumerate(found):
-            if event.user_id not in known:
-                try:
-                    known[event.user_id] = self.profile(event.user_id) is not None
-                except Refusal:
-                    known[event.user_id] = False
-            if not known[event.user_id]:
-                nobody.append({"index": index, "field": "user_id", "problem": "nobody has this user_id"})
-            if getattr(event, "habit_id", None) is not None and event.habit_id not in self._habits:
-                nothing.append({"index": index, "field": "habit_id", "problem": "no habit has this habit_id"})
-        if nothing:
-            raise Refusal(422, "unknown habits; none of the events is kept", nothing + nobody)
-        if nobody:
-            raise Refusal(404, "unknown people; none of the events is kept", nobody)
+    def _check_names(self, connection: sqlite3.Connection, found: Sequence[Any]) -> None:
+        known = state.known(connection, {event.user_id for event in found})
+        habits = self.live.habits
+        problems = [
+            {"index": index, "field": "user_id", "problem": "nobody has this user_id"}
+            for index, event in enumerate(found)
+            if event.user_id not in known
+        ]
+        problems += [
+            {"index": index, "field": "habit_id", "problem": "no habit has this habit_id"}
+            for index, event in enumerate(found)
+            if getattr(event, "habit_id", None) is not None and event.habit_id not in habits
+        ]
+        if problems:
+            raise Refusal(404, "unknown people or habits; none of the events is kept", problems)
 
     def register(self, record: Registration) -> str:
         """Keep the record of somebody new and return their id; raises sqlite3.Error when that cannot be done now."""
@@ -256,4 +271,4 @@ class Service:
             database = "cannot be written now"
         redis = self.levels.redis
         known = "not used" if redis is None else "does not answer" if redis.breaker.open else "ok"
-        return {"model": self.recommender.version_, "database": database, "redis": known}
+        return {"model": self.live.recommender.version_, "database": database, "redis": known}

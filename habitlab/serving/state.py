@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -86,11 +86,6 @@ CREATE TABLE traffic (          -- answers to /v1/recommend, counted; no person 
     answers INTEGER NOT NULL,
     latencies TEXT NOT NULL,    -- JSON: answers by upper bound in seconds, `exposures.BOUNDS`
     PRIMARY KEY (started_at, worker, served_from)
-);
-
-CREATE TABLE forgotten (        -- people of the data or of a model who are not to be answered for any more
-    user_id TEXT PRIMARY KEY,
-    forgotten_at TEXT NOT NULL
 );
 
 CREATE TABLE applied (          -- how far each reader of the events has come
@@ -229,6 +224,15 @@ def generation(connection: sqlite3.Connection) -> int:
 def next_generation(connection: sqlite3.Connection) -> None:
     """Have all workers forget what they keep in memory, within a second: somebody was deleted, say."""
     set_meta(connection, "generation", str(generation(connection) + 1))
+
+
+def known(connection: sqlite3.Connection, users: Iterable[str]) -> set[str]:
+    """Return those of these people who are in the data or registered here."""
+    query = (
+        "SELECT 1 FROM features WHERE user_id = ?1 AND base IS NOT NULL"
+        " UNION ALL SELECT 1 FROM profiles WHERE user_id = ?1 AND registration IS NOT NULL"
+    )
+    return {user for user in users if connection.execute(query, (user,)).fetchone() is not None}
 
 
 def watermark(connection: sqlite3.Connection, consumer: str) -> int:

@@ -97,9 +97,9 @@ def log(folder: Path, clock: Callable) -> ExposureLog:
 
 
 def test_what_waits_is_lost_with_the_process_and_nothing_else(log, folder, clock):
-    log.show("ann", ready(1), "memory", clock())
+    log.show(USER, ready(1), "memory", clock())
     log.flush()
-    log.show("ann", ready(2), "memory", clock())
+    log.show(USER, ready(2), "memory", clock())
     assert log.waiting() == 1  # this one dies with the process
     assert rows(folder)["event_id"].tolist() == [f"{1:024}-1", f"{1:024}-2"]
     log.stop()  # an ordinary end writes it
@@ -110,12 +110,12 @@ def test_while_the_database_cannot_be_written_exposures_wait(log, folder, clock)
     with closing(state.connect(folder)) as other:
         other.execute("BEGIN IMMEDIATE")
         log._connections._wait = 0.01
-        log.show("ann", ready(1), "memory", clock())
+        log.show(USER, ready(1), "memory", clock())
         log.took("memory", 0.002, clock())
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             log.flush()
         clock.go(seconds=5)
-        log.show("ann", ready(1), "memory", clock())
+        log.show(USER, ready(1), "memory", clock())
         other.execute("ROLLBACK")
     log.flush()
     found = rows(folder)
@@ -128,10 +128,10 @@ def test_when_too_many_wait_the_oldest_are_dropped_counted_and_reported(folder, 
     lost: list[int] = []
     log = ExposureLog(str(folder), "worker", clock, most=5, on_lost=lost.append)
     for number in range(8):
-        log.show("ann", ready(number), "memory", clock())
+        log.show(USER, ready(number), "memory", clock())
     assert sum(lost) == 3
     assert "exposures of 1 answers are lost" in caplog.text
-    assert "ann" not in caplog.text
+    assert USER not in caplog.text
     log.flush()
     assert sorted({name[:24] for name in rows(folder)["event_id"]}) == [f"{number:024}" for number in range(3, 8)]
 

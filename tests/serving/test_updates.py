@@ -107,7 +107,7 @@ def test_7_1_d_a_list_is_kept_whole_or_not_at_all(app):
     client = app.test_client()
     bad = [
         (event("adoption", habit_id="h001", user_id="nobody"), 404, "nobody has this user_id"),
-        (event("adoption", habit_id="nothing"), 422, "no habit has this habit_id"),
+        (event("adoption", habit_id="nothing"), 404, "no habit has this habit_id"),
         (event("adoption", habit_id="h001", happened_at="2024-05-06T08:06:00Z"), 422, "in the future"),
         (event("adoption", habit_id="h001", happened_at="1999-05-06T08:06:00Z"), 422, "nothing happened before"),
         (event("adoption", habit_id="h001", happened_at="2024-05-06T07:00:00"), 422, "timezone"),

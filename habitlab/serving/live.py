@@ -1,0 +1,62 @@
+"""The model that is live: the current version of the registry, or else the usual one for the data."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from habitlab.recommender.fitted import fitted
+from habitlab.recommender.recommend import Recommender
+from habitlab.serving import lists, registry
+from habitlab.serving.base import load
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """A fitted recommender; `learnt`: the last event it was fitted on; `version`: its name in the registry, if any."""
+
+    recommender: Recommender
+    learnt: int = 0
+    version: str | None = None
+    key: str = field(init=False)
+    """What keys of finished lists say of it."""
+    habits: frozenset[str] = field(init=False)
+    zones: dict[str, str] = field(init=False)
+    """Zone of every person it knows."""
+
+    def __post_init__(self) -> None:
+        """Look up once what every request asks for."""
+        people = self.recommender.people_
+        object.__setattr__(self, "key", lists.model(self.recommender.version_))
+        object.__setattr__(self, "habits", frozenset(self.recommender.candidates_.ids.tolist()))
+        object.__setattr__(self, "zones", dict(zip(people.ids.tolist(), people.zone.tolist(), strict=True)))
+
+
+def find(data: str | Path, folder: str | Path) -> Live:
+    """Return what is live now. With a registry in which no version can be read, it is the usual one, with a warning.
+
+    Raises as `recommender.fitted.fitted` does.
+    """
+    try:
+        if registry.current(folder) is not None:
+            version, recommender = registry.load(folder)
+            return Live(recommender, version.learnt, version.name)
+    except registry.RegistryError as error:
+        log.error("no version of the registry can be served, the usual model is: %s", error)
+    return Live(fitted(load(data) if str(data) == "sample" else data))
+
+
+def newer(folder: str | Path, now: Live) -> Live | None:
+    """Return what has been put live since; None where nothing has, or it cannot be read: the old one stays."""
+    try:
+        name = registry.current(folder)
+        if name is None or name == now.version:
+            return None
+        version, recommender = registry.load(folder)
+    except (registry.RegistryError, OSError) as error:
+        log.error("the model that was put live cannot be read, the old one stays: %s", error)
+        return None
+    return None if version.name == now.version else Live(recommender, version.learnt, version.name)
