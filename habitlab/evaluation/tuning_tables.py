@@ -139,9 +139,21 @@ def ends_of_front(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         exact("front", "Points that nothing beats in both accuracy and diversity", len(front), n=n, method=method),
         exact("accurate_end", "NDCG@10 at the accurate end", float(accurate["value"]), n=n, method=method),
-        exact("accurate_diversity", "Diversity there", float(accurate["list_diversity"]), n=n, method=method),
+        exact(
+            "accurate_diversity",
+            "Diversity of lists at the accurate end",
+            float(accurate["list_diversity"]),
+            n=n,
+            method=method,
+        ),
         exact("varied_end", "NDCG@10 at the varied end", float(varied["value"]), n=n, method=method),
-        exact("varied_diversity", "Diversity there", float(varied["list_diversity"]), n=n, method=method),
+        exact(
+            "varied_diversity",
+            "Diversity of lists at the varied end",
+            float(varied["list_diversity"]),
+            n=n,
+            method=method,
+        ),
     ]
 
 
@@ -217,6 +229,7 @@ def results_table(values: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFra
     for model in ("tuned", "usual"):
         tuned.insert(0, model, [mean[model, metric] for metric in tuned["metric"]])
     tuned.insert(0, "measure", tuned["metric"].map(MEASURES))
+    tuned = tuned.sort_values("metric", key=lambda names: names.map(list(MEASURES).index))
     return tuned[["measure", "usual", "tuned", "difference", "ci_low", "ci_high", "n"]].reset_index(drop=True)
 
 

@@ -343,8 +343,8 @@ def test_the_number_of_threads_changes_nothing_that_matters(monkeypatch: pytest.
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=2, user_api="blas"):
-        two = search(branin, Space({"a": (0.0, 1.0), "b": (0.0, 1.0)}), calls=13)
-    one = search(branin, Space({"a": (0.0, 1.0), "b": (0.0, 1.0)}), calls=13)
+        two = search(branin, Space({"a": (0.0, 1.0), "b": (0.0, 1.0)}), calls=12)
+    one = search(branin, Space({"a": (0.0, 1.0), "b": (0.0, 1.0)}), calls=12)
     assert two.scores == pytest.approx(one.scores, rel=1e-6)
 
 
@@ -487,8 +487,9 @@ def test_what_happens_after_the_windows_does_not_change_what_is_chosen() -> None
 
 
 def test_who_is_set_aside_is_drawn_by_the_seed() -> None:
-    a, b = (set(protocol(population(), shares=(0.2, 0.5, 0.75), seed=seed).test.user_ids) for seed in (0, 1))
-    assert a == set(plan().test.user_ids) != b
+    test = protocol(population(), shares=(0.2, 0.75), seed=1).test
+    assert test.until == plan().test.until
+    assert set(test.user_ids) != set(plan().test.user_ids)
 
 
 def test_too_little_to_tune_on_says_what_is_lacking(tiny: Dataset) -> None:
