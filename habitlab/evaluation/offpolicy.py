@@ -249,11 +249,16 @@ def unsupported_mass(logging: npt.ArrayLike, target: npt.ArrayLike) -> Floats:
     if both[0].ndim != 2 or both[0].shape != both[1].shape:
         raise ValueError(f"logging and target are (rows, actions); got {both[0].shape} and {both[1].shape}")
     for name, values in zip(("logging", "target"), both, strict=True):
-        wrong = ~(np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1) & (abs(values.sum(axis=1) - 1) < 1e-6))
-        if wrong.any():
-            first = np.flatnonzero(wrong)[:5].tolist()
-            raise ValueError(f"{name}: {wrong.sum()} rows are no distributions, the first at {first}")
+        check_distributions(name, values)
     return np.where(both[0] > 0, 0.0, both[1]).sum(axis=1)
+
+
+def check_distributions(name: str, values: Floats) -> None:
+    """Raise ValueError saying which rows (rows, actions) are no distributions: negative, missing or not adding to 1."""
+    wrong = ~(np.isfinite(values).all(axis=1) & (values >= 0).all(axis=1) & (abs(values.sum(axis=1) - 1) < 1e-6))
+    if wrong.any():
+        first = np.flatnonzero(wrong)[:5].tolist()
+        raise ValueError(f"{name}: {wrong.sum()} rows are no distributions, the first at {first}")
 
 
 def column_of(name: str, values: npt.ArrayLike) -> Floats:

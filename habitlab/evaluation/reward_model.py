@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from habitlab.evaluation.offpolicy import RewardModel, cluster_codes, column_of
+from habitlab.evaluation.offpolicy import RewardModel, check_distributions, cluster_codes, column_of
 
 
 def fit(
@@ -33,12 +33,13 @@ def fit(
     Raises
     ------
     ValueError
-        Shapes do not fit, or there are fewer clusters than folds.
+        Shapes do not fit, a row of `target` is no distribution, or there are fewer clusters than folds.
     """
     reward, codes = column_of("reward", reward), np.asarray(action)
     policy = np.asarray(target, dtype=np.float64)
     if policy.ndim != 2 or len(policy) != len(reward) or codes.shape != reward.shape:
         raise ValueError(f"got {len(reward)} rewards, actions {codes.shape} and target {policy.shape}: rows must agree")
+    check_distributions("target", policy)
     actions = policy.shape[1]
     if not np.issubdtype(codes.dtype, np.integer) or codes.min(initial=0) < 0 or codes.max(initial=0) >= actions:
         raise ValueError(f"action holds whole numbers from 0 to {actions - 1}, a column of target each")

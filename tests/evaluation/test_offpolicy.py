@@ -427,6 +427,9 @@ def test_a_person_is_predicted_from_others_only():
     [
         ({"action": [0, 1, 2]}, "whole numbers from 0 to 1"),
         ({"action": [0, 1]}, "rows must agree"),
+        ({"target": [[0.5, 0.5], [0.5, 0.4], [0.5, 0.5]]}, r"target: 1 rows are no distributions, the first at \[1\]"),
+        ({"target": [[0.5, 0.5], [1.5, -0.5], [np.nan, 1]]}, r"target: 2 rows are no distributions"),
+        ({"reward": [1, np.nan, 0]}, "reward must not be missing"),
         ({"folds": 4}, "at most the number of clusters, 3"),
     ],
 )
