@@ -22,7 +22,7 @@ from habitlab.serving import openapi
 from habitlab.serving import state as states
 from habitlab.serving.events import ConflictError, EventError, parse
 from habitlab.serving.limits import MOST_BYTES, Rate, Token, local_name
-from habitlab.serving.live import Live, find
+from habitlab.serving.live import find
 from habitlab.serving.service import Refusal, Service, read_query
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def create_app(
         The service's database cannot be opened.
     """
     folder = states.folder(data, state)
-    live = find(data, folder) if recommender is None else Live(recommender)
+    live = recommender or find(data, folder)
     service = Service(data, folder, live, clock, redis=redis, generator=generator, workers=workers)
     app = Flask("habitlab")
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES

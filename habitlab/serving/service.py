@@ -20,7 +20,7 @@ import numpy as np
 
 from habitlab.dataset.registration import Registration, pseudonym
 from habitlab.explanations.wording import FALLBACK, language, unknown_language
-from habitlab.recommender.recommend import read_moment
+from habitlab.recommender.recommend import Recommender, read_moment
 from habitlab.serving import events, lists, state, updater
 from habitlab.serving.answers import Answers
 from habitlab.serving.base import prepare
@@ -111,7 +111,7 @@ class Service:
         self,
         data: str | Path,
         folder: Path,
-        live: Live,
+        live: Live | Recommender,
         clock: Callable[[], datetime],
         *,
         redis: str | None = None,
@@ -122,7 +122,8 @@ class Service:
 
         Raises as `state.connect`, `base.prepare` and `RedisStore` do; a Redis that does not answer is no error.
         """
-        self.folder, self.clock, self.live = folder, clock, live
+        self.live = live = live if isinstance(live, Live) else Live(live)
+        self.folder, self.clock = folder, clock
         self.metrics = Metrics()
         self._connections = state.Connections(folder)
         with self._connections.use() as connection:
