@@ -87,9 +87,10 @@ def drift(
     DataFrame
         feature, kind (number or category), n_reference, n_current, missing_reference, missing_current (shares), psi,
         ks, wasserstein (in units of the feature), jensen_shannon (divergence in nats; bins as psi), each with its
-        `_threshold` (psi by its law, the rest by permutation, both at `alpha` for this feature alone), p_value (of the
-        most telling statistic, having looked at all paid for), p_adjusted, drifted, fixed_rule (index above 0.2), note.
-        Sorted by p-value. Undefined is NaN: Kolmogorov-Smirnov's and Wasserstein's distance of categories.
+        `_threshold` (by permutation, at `alpha` for this feature alone), psi_law (`psi_threshold`: the same by its law,
+        which holds where nobody is in both periods, and is too high where many are), p_value (of the most telling
+        statistic, having looked at all paid for), p_adjusted, drifted, fixed_rule (index above 0.2), note. Sorted by
+        p-value. Undefined is NaN: Kolmogorov-Smirnov's and Wasserstein's distance of categories.
 
     Raises
     ------
@@ -174,7 +175,7 @@ def _feature(
     nothing = dict.fromkeys([*STATISTICS, *(f"{each}_threshold" for each in STATISTICS), "p_value"], np.nan)
     order = [key for each in STATISTICS for key in (each, f"{each}_threshold")]
     row |= {key: nothing[key] for key in order}
-    row |= {"p_value": np.nan, "fixed_rule": False, "note": ""}
+    row |= {"psi_law": np.nan, "p_value": np.nan, "fixed_rule": False, "note": ""}
     cells = _numbers(values.to_numpy(dtype=float, na_value=np.nan)) if numeric else _categories(values)
     bins = int(cells.coarse.max()) + 1 if len(cells.coarse) else 0
     if min(n, m) < FEWEST:
@@ -187,11 +188,11 @@ def _feature(
     for each, values_of in drawn.items():
         row[each] = float(values_of[0])
         row[f"{each}_threshold"] = float(np.quantile(values_of[1:], 1 - alpha, method="higher"))
-    row["psi_threshold"] = psi_threshold(bins, n, m, alpha)
+    row["psi_law"] = psi_threshold(bins, n, m, alpha)
     row["p_value"] = _p_value(np.column_stack(list(drawn.values())))
     row["fixed_rule"] = bool(drawn["psi"][0] > FIXED_PSI)
     if float(total.min()) < 5 and bins == len(total):
-        row["note"] = "bins of fewer than 5 users: the law behind the index's threshold is rough, its p-value is not"
+        row["note"] = "bins of fewer than 5 users: the law of the index is rough here, its p-value is not"
     return row
 
 

@@ -30,7 +30,7 @@ SHIFTS = {
 
 LIST_LENGTH = 3
 _LEVELS = ("memory", "database", "computed")
-_SHARE = (0.80, 0.15, 0.05)
+_SHARE = (0.80, 0.12, 0.08)
 _SECONDS, _SPREAD = (0.002, 0.006, 0.045), (0.35, 0.45, 0.40)  # medians, and standard deviations of the logarithm
 _BY_WEEKDAY = np.array([1.1, 1.05, 1.0, 1.0, 0.95, 0.9, 1.0])
 _ADOPTED, _DELAY_HOURS = 0.09, 6.0

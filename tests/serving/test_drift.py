@@ -61,6 +61,18 @@ def test_d108_the_law_of_the_index_is_the_threshold_from_the_null() -> None:
         assert fixed[0] <= (values > FIXED_PSI).mean() <= fixed[1]
 
 
+def test_d108_shuffling_agrees_with_the_law_where_nobody_comes_back() -> None:
+    generator = np.random.default_rng(0)
+    reference, current = (pd.DataFrame({"x": generator.normal(size=1000)}) for _ in range(2))
+    row = drift(reference, current, unit=None).iloc[0]
+    assert row["psi_threshold"] == pytest.approx(row["psi_law"], rel=0.1)
+    both = [
+        frame.assign(user_id=np.arange(1000)) for frame in (reference, reference + generator.normal(0, 0.1, (1000, 1)))
+    ]
+    row = drift(*both).iloc[0]
+    assert row["psi_threshold"] < 0.6 * row["psi_law"]
+
+
 def test_7_3_c_no_drift_raises_few_false_alarms() -> None:
     trials = 150
     alarms = sum(drift(*periods(80, 60, seed), **FEW, seed=seed)["drifted"].any() for seed in range(trials))
