@@ -319,8 +319,8 @@ def test_the_tables_of_the_report_hold_what_they_say(worlds):
 
 @pytest.mark.long
 def test_what_the_page_says_of_many_worlds():
-    """Twelve worlds: lists alone tell least, logs more, a real trial most; the model alone hardly anything."""
-    found = held.named(run_worlds(12, 500, seed=500))
+    """Eight worlds: lists alone tell least, logs more, a real trial most; the model alone hardly anything."""
+    found = held.named(run_worlds(8, 400, seed=500))
     assert found["trial_less_kept"].ci_low > 0
     assert found["tau_ndcg_adopted"].ci_low > 0.3
     assert found["tau_novelty"].ci_high < found["tau_ndcg_adopted"].ci_low
