@@ -390,6 +390,11 @@ def _interval_html(record: Mapping[str, Any]) -> Markup:
     return Markup('%s<span class="tight-text">%s</span>') % (words, ends) if ends else Markup("")
 
 
+def _without_interval(record: Mapping[str, Any]) -> str:
+    whole = record["estimate"] is not None and float(record["estimate"]).is_integer()
+    return "exact count" if whole else "no interval"
+
+
 def _reported_text(record: Mapping[str, Any]) -> str:
     reported = record["reported"]
     if reported is None:
@@ -411,6 +416,7 @@ def _environment() -> jinja2.Environment:
         "interval_text": findings.interval_text,
         "range_text": findings.range_text,
         "interval": _interval_html,
+        "without_interval": _without_interval,
         "estimate_text": lambda record: findings.number_text(record["estimate"], record),
         "reported_text": _reported_text,
         "grouped": lambda number: f"{number:,}",

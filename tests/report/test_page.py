@@ -299,3 +299,8 @@ def test_an_index_of_mixed_data_marks_the_simulated_reports(rendered: tuple[str,
 
 def test_an_empty_index_is_a_page() -> None:
     assert "Reports" in page.render_index([])
+
+
+@pytest.mark.parametrize(("estimate", "words"), [(12.0, "exact count"), (0.0441, "no interval")])
+def test_only_a_whole_number_without_interval_is_called_an_exact_count(estimate: float, words: str) -> None:
+    assert page._without_interval({"estimate": estimate}) == words
