@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -125,6 +126,8 @@ def run(load: Any, address: str, workers: int = 1, threads: int = THREADS) -> No
 
 def _worker_exit(server: Any, worker: Any) -> None:
     """Write what was shown before a worker ends."""
+    for again in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):  # Ctrl-C comes from the terminal and from gunicorn
+        signal.signal(again, signal.SIG_IGN)
     service = getattr(getattr(worker, "wsgi", None), "extensions", {}).get("habitlab")
     if service is not None:
         service.stop()

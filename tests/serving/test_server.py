@@ -1,0 +1,169 @@
+"""`habitlab serve` as processes: it begins, answers, ends, and is killed under load (7.1.b, 7.1.d)."""
+
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from habitlab.serving.server import serve
+from tests.serving.test_faults import all_counted_once
+
+AT = "2024-05-06T07:30"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Client:
+    """A connection that is kept, and made anew after an error."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection: http.client.HTTPConnection | None = None
+
+    def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
+        try:
+            if self._connection is None:
+                self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+            sent = None if body is None else json.dumps(body)
+            self._connection.request(method, path, sent, {"Content-Type": "application/json"} | headers)
+            answer = self._connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException):
+            self._connection = None
+            return 0, b""
+
+
+@contextmanager
+def serving(world: Path, folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen, int]]:
+    """A server that is ready, in a group of processes of its own; ended as Ctrl-C does."""
+    port = free_port()
+    command = [sys.executable, "-m", "habitlab", "serve", "--data", str(world), "--state", str(folder)]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), *arguments], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        client = Client(port)
+        for _ in range(1200):
+            if client.ask("GET", "/healthz")[0] == 200:
+                break
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        yield process, port
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+def test_7_1_b_the_command_serves_two_workers_with_redis_and_a_token_and_ends_orderly(
+    world, folder, recommender, redis, tmp_path
+):
+    (tmp_path / "token").write_text("correct-horse\n")
+    settings = ["--workers", "2", "--redis", redis.url, "--token-file", str(tmp_path / "token")]
+    with serving(world, folder, *settings) as (process, port):
+        client, token = Client(port), {"Authorization": "Bearer correct-horse"}
+        path = f"/v1/recommend?user_id=u0000002&at={AT}"
+        assert client.ask("GET", path)[0] == 401
+        levels = [json.loads(Client(port).ask("GET", path, **token)[1])["served_from"] for _ in range(12)]
+        assert levels == ["computed"] + ["redis"] * 11  # shared by both workers
+        event = {
+            "event_id": "e1",
+            "user_id": "u0000002",
+            "kind": "adoption",
+            "habit_id": "h001",
+            "happened_at": "2024-05-06T07:00:00Z",
+        }
+        assert client.ask("POST", "/v1/events", event, **token)[0] == 201
+        time.sleep(1)  # what the other worker may take
+        held = {json.loads(Client(port).ask("GET", path, **token)[1])["filtered"]["held"] for _ in range(12)}
+        assert len(held) == 1
+        text = client.ask("GET", "/metrics", **token)[1].decode()
+        answers = re.findall(r"^habitlab_answer_seconds_count\S* (\S+)", text, re.M)
+        assert sum(map(float, answers)) == 24  # of both workers
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert "u0000002" not in said
+        assert "Traceback" not in said
+        assert process.returncode == 0
+    import sqlite3
+
+    with sqlite3.connect(folder / "service.db") as connection:
+        assert connection.execute("SELECT sum(times) FROM exposures WHERE position = 1").fetchone() == (24,)
+
+
+def test_7_1_b_off_loopback_a_token_is_asked_for_before_anything_else(tmp_path):
+    for host in ("0.0.0.0", "::"):
+        with pytest.raises(ValueError, match="--token-file"):
+            serve(tmp_path / "nothing.db", host=host)
+    with pytest.raises(FileNotFoundError, match="no token file"):
+        serve(tmp_path / "nothing.db", token_file=tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="no dataset"):
+        serve(tmp_path / "nothing.db")
+    with pytest.raises(ValueError, match="URL"):
+        serve(tmp_path / "nothing.db", redis="not a url")
+
+
+@pytest.mark.long
+def test_7_1_d_a_server_killed_at_random_under_load_loses_nothing(world, folder, recommender):
+    """Clients send every event until it is confirmed; the whole server or a worker dies at any moment."""
+    random_ = random.Random(0)
+    confirmed: list[str] = []
+    sent: list[str] = []
+    for run in range(5):
+        with serving(world, folder, "--workers", "2") as (process, port):
+            stop = threading.Event()
+
+            def load(name: str, port: int = port, stop: threading.Event = stop) -> None:
+                client, number = Client(port), 0
+                while not stop.is_set():
+                    number += 1
+                    event = {
+                        "event_id": f"{name}-{number}",
+                        "user_id": f"u{number % 5 + 1:07}",
+                        "kind": "completion",
+                        "habit_id": f"h{number % 9 + 1:03}",
+                        "happened_at": "2024-05-06T07:00:00Z",
+                        "date": f"20{number // 28 % 20:02}-01-{number % 28 + 1:02}",
+                    }
+                    sent.append(event["event_id"])
+                    while not stop.is_set():
+                        status, _ = client.ask("POST", "/v1/events", event)
+                        if status in (200, 201):
+                            confirmed.append(event["event_id"])
+                            break
+                        assert status in (0, 503)
+                        time.sleep(0.01)
+                    client.ask("GET", f"/v1/recommend?user_id={event['user_id']}&at={AT}")
+
+            threads = [threading.Thread(target=load, args=(f"r{run}c{client}",)) for client in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(random_.uniform(0.5, 3))
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(random_.choice(children)), signal.SIGKILL)  # one worker: the other goes on
+            time.sleep(random_.uniform(1, 4))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            stop.set()
+            for thread in threads:
+                thread.join()
+        all_counted_once(folder, confirmed)
+    assert len(confirmed) > 50
+    assert len(confirmed) == len(set(confirmed))
+    assert set(confirmed) <= set(sent)
