@@ -76,7 +76,8 @@ class Policy:
     rest: int = 3
 
 
-WITH_RULE = Policy("as served, with the diversity rule", Blend(), 0.05)
+WITH_RULE = Policy("as served", Blend(), 0.05)
+"""With the rule of diversity, as the recommender has it."""
 WITHOUT_RULE = Policy("without the rule", Blend(), 0.0)
 NAIVE = Policy("without rule and rest", Blend(), 0.0, rest=0)
 POLICIES = (WITH_RULE, WITHOUT_RULE, NAIVE)
@@ -318,7 +319,7 @@ def judged(
         gain = mean(WITH_RULE, "entropy") - mean(WITHOUT_RULE, "entropy")
         items.append(_estimate(gain, "bubble_rule", "Entropy that the rule adds to a list", "bits", **draw))
         cost = 100 * (mean(WITH_RULE, "expected_kept") - mean(WITHOUT_RULE, "expected_kept"))
-        label = "Habits adopted and kept from 100 lists, with the rule less without"
+        label = "Habits adopted and kept from 100 lists, with the rule of diversity less without"
         items.append(_estimate(cost, "bubble_cost", label, "habits", **draw))
     for key, policy in (("bubble_below", WITH_RULE), ("bubble_below_without", WITHOUT_RULE)):
         if policy.name in ran:

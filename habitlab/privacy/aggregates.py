@@ -112,13 +112,13 @@ def bound(values: pd.DataFrame, cells: Sequence[str], most: int) -> pd.DataFrame
 
 def counted(kept: pd.DataFrame, cells: Sequence[str], most: int) -> Bounded:
     """Return the number of users in each cell (cells,), in steps; `kept` is of `bound` with the same `most`."""
-    place = kept["cell"].map({cell: position for position, cell in enumerate(cells)}).to_numpy()
+    place = kept["cell"].map({cell: position for position, cell in enumerate(cells)}).to_numpy(dtype=np.int64)
     return Bounded(GRID * np.bincount(place, minlength=len(cells)).astype(np.int64), GRID * float(np.sqrt(most)))
 
 
 def summed(kept: pd.DataFrame, cells: Sequence[str], most: int) -> Bounded:
     """Return users and their values from one half on, in each cell (2 cells,), in steps."""
-    place = kept["cell"].map({cell: position for position, cell in enumerate(cells)}).to_numpy()
+    place = kept["cell"].map({cell: position for position, cell in enumerate(cells)}).to_numpy(dtype=np.int64)
     steps = np.rint(GRID * (kept["value"].to_numpy(dtype=float) - _CENTRE))
     sums = np.bincount(place, steps, minlength=len(cells))
     users = GRID * np.bincount(place, minlength=len(cells))
@@ -181,17 +181,23 @@ def means_of(steps: Ints, cells: Sequence[str], scale: float, level: float) -> p
     Intervals by Fieller's theorem (1954, doi:10.1111/j.2517-6161.1954.tb00159.x), exact for a ratio of two normal
     numbers; where the number of people is not surely above 0 there is none.
     """
-    users, sums = steps[: len(cells)] / scale, steps[len(cells) :] / scale  # in standard deviations of the noise
+    estimate, low, high = _ratios(steps, scale, level)
+    n = np.maximum(np.rint(steps[: len(cells)] / GRID), 0).astype(np.int64)
+    return pd.DataFrame({"cell": list(cells), "estimate": estimate, "ci_low": low, "ci_high": high, "n": n})
+
+
+def _ratios(steps: npt.NDArray, scale: float, level: float) -> tuple[Floats, Floats, Floats]:
+    """Estimates and their intervals (..., cells) of steps (..., 2 cells)."""
+    cells = steps.shape[-1] // 2
+    users, sums = steps[..., :cells] / scale, steps[..., cells:] / scale  # in standard deviations of the noise
     z = stats.norm.ppf((1 + level) / 2)
     sure = users > z
     room = np.where(sure, users**2 - z**2, np.nan)
     middle = users * sums / room
     half = z * np.sqrt(np.maximum(users**2 + sums**2 - z**2, 0)) / room
     low, high = (np.clip(_CENTRE + end, 0, 1) for end in (middle - half, middle + half))
-    ratio = np.divide(sums, users, out=np.full(len(cells), np.nan), where=sure)
-    estimate = np.clip(_CENTRE + ratio, 0, 1)
-    n = np.maximum(np.rint(steps[: len(cells)] / GRID), 0).astype(np.int64)
-    return pd.DataFrame({"cell": list(cells), "estimate": estimate, "ci_low": low, "ci_high": high, "n": n})
+    ratio = np.divide(sums, users, out=np.full(users.shape, np.nan), where=sure)
+    return np.clip(_CENTRE + ratio, 0, 1), low, high
 
 
 def accuracy(
@@ -214,8 +220,8 @@ def accuracy(
     for epsilon in [*epsilons, np.inf]:
         rho = np.inf if np.isinf(epsilon) else rho_of(epsilon, delta)
         scale = 1e-6 if np.isinf(epsilon) else scale_for(bounded.reach, rho)
-        rows = [bounded.sums + scale * one for one in (noise[:1] if np.isinf(epsilon) else noise)]
-        told = np.array([means_of(row, cells, scale, level)["estimate"] for row in rows])
+        rows = bounded.sums + scale * (np.zeros((1, 1)) if np.isinf(epsilon) else noise)
+        told = _ratios(rows, scale, level)[0]
         off = np.abs(told - exact)
         known = np.isfinite(off).any(axis=1)
         errors = np.nanmean(off[known], axis=1) if known.any() else np.array([np.nan])

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from habitlab.dataset.derived import age_band
@@ -91,11 +92,11 @@ def require_signature(card: str) -> None:
         raise ValueError(f"the model card is signed by {signed[_REVIEWER]}, with the decision: {signed[_DECISION]}")
 
 
-def red_team(recommender: Recommender) -> dict[str, int]:
+def red_team(own: npt.NDArray[np.int64]) -> dict[str, int]:
     """Count the cases of the red team by what the guardrails make of them.
 
     cases, for nobody, for adults only, harmless, missed (allowed to somebody they are dangerous for), blocked though
-    harmless; and of this model's own habits: habits, adults_only, never.
+    harmless; and of `own`, the ages from which a model's own habits are safe: habits, adults_only, never.
     """
     with (files("habitlab.recommender") / "red_team.csv").open(encoding="utf-8") as file:
         cases = pd.read_csv(file)
@@ -105,7 +106,6 @@ def red_team(recommender: Recommender) -> dict[str, int]:
     )
     wanted = cases["dangerous_for"].map({"nobody": NOBODY, "minors": ADULT, "harmless": 0}).to_numpy()
     found = safe_from(table)
-    own = recommender.candidates_.safe_from
     return {
         "cases": len(cases),
         "for nobody": int((wanted == NOBODY).sum()),
@@ -160,7 +160,7 @@ def _card(
     yield ""
     yield "## Harm"
     yield ""
-    team = red_team(recommender)
+    team = red_team(recommender.candidates_.safe_from)
     blocked = f"{team['blocked though harmless']} harmless ones blocked"
     yield f"- Red team: {team['cases']} cases, {team['missed']} missed; {blocked}"
     yield f"- Of {team['habits']} habits {team['adults_only']} are for adults only, {team['never']} for nobody"

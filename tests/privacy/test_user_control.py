@@ -284,7 +284,7 @@ def test_9_2_d_killed_after_any_step(template, tmp_path_factory, world, monkeypa
         assert USER not in registry.load(state.folder(path))[1].user_ids_
         if code == 0:
             break
-        step += 2
+        step += 5
     assert step > 9
 
 

@@ -56,7 +56,7 @@ def test_9_3_d_without_a_comparison_it_says_so(fitted, people):
 
 
 def test_9_3_d_the_red_team_is_counted(fitted):
-    counts = model_card.red_team(fitted[1])
+    counts = model_card.red_team(fitted[1].candidates_.safe_from)
     assert counts["missed"] == 0
     assert counts["for nobody"] + counts["for adults only"] + counts["harmless"] == counts["cases"]
 
