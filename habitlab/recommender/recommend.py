@@ -308,7 +308,8 @@ class Recommender:
             raw = self._ask_profiles(users, consent)
             compared = bool(consent[0]) and getattr(self.models_.similar_people, "neighbours_", None) is not None
         if since is not None:
-            people, raw, row = since.of(people, int(row[0]), self.candidates_), since.shifted(raw), np.arange(1)
+            people, raw = since.of(people, int(row[0]), self.candidates_), since.shifted(raw, self.candidates_)
+            row = np.arange(1)
         parts = self._blended(raw, people, row)
         return replace(self._answer(people, int(row[0]), parts, k, moment, lang, tomorrow), compared=compared)
 

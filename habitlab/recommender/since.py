@@ -16,13 +16,19 @@ from habitlab.recommender.people import GIVEN_UP, HELD, REJECTED, SHOWN, People
 Floats = npt.NDArray[np.float64]
 _LEAST = 1e-9  # no probability is 0 or 1 for ever
 
+BY_REJECTION = 1.5
+"""Log-odds that a rejection takes off a habit's score."""
+BY_STAR = 0.5
+"""Log-odds for each star of a rating above or below three."""
+
 
 @dataclass(frozen=True)
 class Since:
     """Habits by their id, days since 1970-01-01; what is no habit of the recommender is left out.
 
     `released` are no longer held. `shown` counts each habit once for each day in it. `success` moves the log-odds of
-    keeping any habit by as much as those of the person's own completion rate have moved.
+    keeping any habit by as much as those of the person's own completion rate have moved, `opinions` those of the habits
+    that they rated or rejected.
     """
 
     held: frozenset[str] = frozenset()
@@ -31,6 +37,7 @@ class Since:
     given_up: Mapping[str, int] = field(default_factory=dict)
     shown: tuple[tuple[str, int], ...] = ()
     success: float = 0.0
+    opinions: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, people: People, row: int, candidates: Candidates) -> People:
         """Return this person alone, with what happened since."""
@@ -64,14 +71,27 @@ class Since:
             event_kind=np.concatenate([kind[stays], new_kind]).astype(np.int8),
         )
 
-    def shifted(self, raw: Floats) -> Floats:
+    def shifted(self, raw: Floats, candidates: Candidates) -> Floats:
         """Return scores of the models (1, parts, habits), of which success is the last, with success moved."""
-        if not self.success:
+        if not self.success and not self.opinions:
             return raw
+        own = np.array([self.opinions.get(str(habit), 0.0) for habit in candidates.ids])
         moved = raw.copy()
         chance = np.clip(raw[:, -1], _LEAST, 1 - _LEAST)
-        moved[:, -1] = special.expit(special.logit(chance) + self.success)
+        moved[:, -1] = special.expit(special.logit(chance) + self.success + own)
         return moved
+
+
+def changes_of(rejected: Iterable[str], rated: Mapping[str, int]) -> dict[str, float]:
+    """Return what habits that were rejected, and the last ratings, change, before they fade: log-odds by habit.
+
+    >>> changes_of(["h1"], {"h2": 4})
+    {'h1': -1.5, 'h2': 0.5}
+    """
+    changes = dict.fromkeys(rejected, -BY_REJECTION)
+    for habit, stars in rated.items():
+        changes[habit] = changes.get(habit, 0.0) + BY_STAR * (stars - 3)
+    return {habit: change for habit, change in changes.items() if change}
 
 
 def _acted(habits: Iterable[int], kinds: Iterable[int]) -> set[int]:

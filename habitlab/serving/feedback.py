@@ -24,11 +24,8 @@ from habitlab.dataset.vocabulary import Response
 from habitlab.evaluation import estimates
 from habitlab.evaluation.estimates import Floats
 from habitlab.recommender.recommend import Recommender
+from habitlab.recommender.since import BY_REJECTION, BY_STAR
 
-REJECTED = 1.5
-"""Log-odds that a rejection takes off a habit's score."""
-BY_STAR = 0.5
-"""Log-odds for each star of a rating above or below three."""
 HALF_LIFE_DAYS = 90.0
 """After so many days a rejection or rating counts half."""
 
@@ -53,7 +50,7 @@ def opinions(dataset: Dataset, now: pd.Timestamp) -> pd.DataFrame:
     if len(shown) and "response" in shown:
         no = shown[shown["response"].eq(Response.REJECTED).fillna(False).to_numpy(dtype=bool)]
         when = no["responded_at"].fillna(no["shown_at"]) if "responded_at" in no else no["shown_at"]
-        parts.append(no[["user_id", "habit_id"]].assign(at=when, change=-REJECTED))
+        parts.append(no[["user_id", "habit_id"]].assign(at=when, change=-BY_REJECTION))
     rated = dataset.feedback.dropna(subset=["rating"]) if "rating" in dataset.feedback else dataset.feedback.iloc[:0]
     if len(rated):
         last = rated[rated["at"] <= now].sort_values("at", kind="stable")

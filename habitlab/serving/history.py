@@ -16,7 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from habitlab.dataset.vocabulary import Purpose, Response, Status
-from habitlab.recommender.since import Since
+from habitlab.recommender.since import Since, changes_of
 from habitlab.serving.events import Stored
 from habitlab.serving.state import instant, stamp
 
@@ -72,6 +72,8 @@ class History:
     accepted: int
     rejected: int
     ratings: int
+    rated: dict[str, int]
+    """The last rating of each habit, of events."""
     opted_out: bool | None
     """None: events do not tell."""
     similar_users: bool | None
@@ -123,6 +125,7 @@ def fold(base: Base, events: Iterable[Stored]) -> History:
         accepted=base.accepted + said.count(Response.ACCEPTED),
         rejected=base.rejected + said.count(Response.REJECTED),
         ratings=base.ratings + sum(event.kind == "rating" for event in events),
+        rated={event.payload["habit_id"]: int(event.payload["rating"]) for event in events if event.kind == "rating"},
         opted_out=None if personal is None else not personal,
         similar_users=consents.get(Purpose.SIMILAR_USERS),
     )
@@ -166,7 +169,8 @@ def _adoptions(base: Base, events: Sequence[Stored]) -> tuple[int, int, frozense
             changes[habit] += [(start, 1)] + ([] if end is None else [(end, 0)])
         else:
             adopted, abandoned = adopted + 1, abandoned + (end is not None)
-    held, released = set(), set()
+    held: set[str] = set()
+    released: set[str] = set()
     for habit, told in changes.items():
         holds = False
         for _, starts in sorted(told):
@@ -231,6 +235,7 @@ def features(history: History, priors: Priors) -> dict[str, Any]:
             "released": sorted(history.released),
             "rejected": history.rejected_on,
             "given_up": history.given_up,
+            "rated": history.rated,
             "similar_users": history.similar_users,
         },
     }
@@ -251,6 +256,7 @@ def since(now: Mapping[str, Any], fitted: Mapping[str, Any], shown: Sequence[tup
         given_up=filters["given_up"],
         shown=tuple(shown),
         success=_log_odds(now["user"]) - _log_odds(fitted["user"]),
+        opinions=changes_of(filters["rejected"], filters.get("rated", {})),
     )
 
 

@@ -25,7 +25,7 @@ from habitlab.recommender import guardrails
 from habitlab.recommender.blend import Blend
 from habitlab.recommender.candidates import with_catalogue
 from habitlab.recommender.recommend import Models, Recommender
-from habitlab.serving import feedback, registry
+from habitlab.serving import feedback, model_card, registry
 from habitlab.serving.extract import Extract, extract, mark
 from habitlab.serving.registry import RegistryError
 from habitlab.serving.state import stamp
@@ -293,7 +293,8 @@ def retrain(
     if live is not None and not force and all(_plain(live.lineage.get(key)) == _plain(lineage[key]) for key in same):
         return Outcome("nothing new", None, live.name, told.new, ("neither data, code nor recipe changed",))
     cases = feedback.load_cases(folder)
-    version = registry.register(folder, challenger, lineage)
+    card = model_card.write(told.dataset, challenger, lineage)
+    version = registry.register(folder, challenger, lineage, card)
     tell(f"version {version} is registered; comparing" if live else f"version {version} is registered")
     if live is None:
         own = [minors_guardrail(challenger, told.dataset), cases_guardrail(challenger, cases)[0]]
@@ -327,13 +328,13 @@ def _judge(
     level: float,
     resamples: int,
 ) -> Outcome:
-    champion = Recipe.of(live.lineage)
+    champion = Recipe.of(live.lineage) if "recipe" in live.lineage else Recipe(recent_days=None)
     try:
         found = compare(
             told.dataset,
             champion.unfitted,
             recipe.unfitted,
-            champion_until=pd.Timestamp(int(live.lineage["until"]), unit="D"),
+            champion_until=pd.Timestamp(live.lineage["until"], unit="D") if "until" in live.lineage else None,
             origins=origins_of(told.dataset, origins, horizon),
             horizon=horizon,
             level=level,

@@ -1,5 +1,6 @@
 """8.3 Feedback: ratings and rejections, days done, surveys with their silent people, cases of support as tests."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from scipy import special
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.recommender.recommend import Recommender
-from habitlab.recommender.since import Since
+from habitlab.recommender.recommendations import Item
+from habitlab.recommender.since import BY_REJECTION, BY_STAR, Since, changes_of
 from habitlab.serving import feedback
-from habitlab.serving.feedback import BY_STAR, HALF_LIFE_DAYS, REJECTED, adjusted, check_case, load_cases, opinions
+from habitlab.serving.feedback import HALF_LIFE_DAYS, adjusted, check_case, load_cases, opinions
 from habitlab.simulation import simulate
 
 NOW = pd.Timestamp("2026-03-01", tz="UTC")
@@ -55,7 +57,7 @@ def moved(dataset: Dataset) -> np.ndarray:
 
 def test_8_3_a_a_rejection_lowers_that_habits_next_score_and_no_other() -> None:
     score = moved(told(("ann", "h2", 0)))
-    assert score[0, 1] == pytest.approx(special.expit(special.logit(0.4) - REJECTED))
+    assert score[0, 1] == pytest.approx(special.expit(special.logit(0.4) - BY_REJECTION))
     rest = np.delete(score.ravel(), 1)
     assert (rest == 0.4).all()
 
@@ -94,6 +96,41 @@ def test_8_3_a_the_next_list_of_a_service_leaves_a_rejected_habit_out(recommende
     today = (NOW.tz_localize(None) - pd.Timestamp("1970-01-01")).days
     again = recommender.recommend(user, 3, "2026-03-01T08:00", since=Since(rejected={first: today}))
     assert first not in [item.habit_id for item in again.items]
+
+
+def test_8_3_a_a_rejection_or_a_bad_rating_lowers_the_score_of_that_habit_in_the_next_list(
+    recommender: Recommender,
+) -> None:
+    """Beside the cool-down: what is rated stays on offer, lower; contributions still add up."""
+    user = str(recommender.user_ids_[0])
+
+    def scores(changes: dict[str, float]) -> dict[str, Item]:
+        return {item.habit_id: item for item in recommender.recommend(user, 200, since=Since(opinions=changes)).items}
+
+    before = scores({})
+    first, *others = before
+    for said in (changes_of([first], {}), changes_of([], {first: 1})):
+        after = scores(said)
+        assert after[first].score < before[first].score
+        assert sum(after[first].contributions.values()) == pytest.approx(after[first].score)
+        assert all(after[habit].score == pytest.approx(before[habit].score, abs=1e-9) for habit in others)
+    assert scores(changes_of([], {others[-1]: 5}))[others[-1]].score > before[others[-1]].score
+
+
+def test_8_3_a_the_last_rating_of_events_reaches_the_next_list() -> None:
+    from habitlab.serving.events import Stored
+    from habitlab.serving.history import Base, features, fold, since
+
+    at = NOW.to_pydatetime()
+    hour = timedelta(hours=1)
+    told = [
+        Stored(i, str(i), "ann", "rating", at + i * hour, at, {"habit_id": "h1", "rating": stars})
+        for i, stars in ((2, 1), (1, 5))
+    ]
+    told.append(Stored(3, "3", "ann", "response", at, at, {"habit_id": "h2", "response": "rejected"}))
+    priors = {"user": [1.0, 1.0], "habit": [1.0, 1.0]}
+    now, fitted = features(fold(Base(), told), priors), features(fold(Base(), []), priors)
+    assert since(now, fitted).opinions == {"h1": 2 * -BY_STAR, "h2": -BY_REJECTION}
 
 
 @given(st.floats(0.01, 0.99), st.lists(st.booleans(), max_size=40), st.floats(1, 100))
