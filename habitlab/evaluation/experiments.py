@@ -37,6 +37,8 @@ CONTROL_NAMES = ("control", "baseline", "placebo", "holdout")
 BOTH_ARMS = 0.5
 """From this share of units with rows in both arms on, the trial is read as within units; below, they swapped arms."""
 
+_LARGEST = 1e100  # of an outcome: squares of it are summed up, and must not overflow
+
 
 def assign(
     unit_ids: Sequence[Hashable] | pd.Series | npt.NDArray[np.generic],
@@ -85,8 +87,8 @@ def srm_test(counts: Mapping[Hashable, int], weights: Mapping[Hashable, float] |
     """
     names, observed = list(counts), np.array(list(counts.values()), dtype=float)
     shares = _shares(names, weights)
-    if len(names) < 2 or observed.sum() == 0 or (observed < 0).any():
-        raise ValueError(f"a sample ratio needs units and two or more arms; got {dict(counts)}")
+    if len(names) < 2 or not observed.sum() > 0 or (observed < 0).any() or (observed % 1 != 0).any():
+        raise ValueError(f"a sample ratio needs whole numbers of units in two or more arms; got {dict(counts)}")
     if len(names) == 2 and observed.sum() <= 1000:
         return float(stats.binomtest(int(observed[0]), int(observed.sum()), shares[0]).pvalue)
     return float(stats.chisquare(observed, shares * observed.sum()).pvalue)
@@ -95,7 +97,7 @@ def srm_test(counts: Mapping[Hashable, int], weights: Mapping[Hashable, float] |
 def _shares(names: Sequence[Hashable], weights: Mapping[Hashable, float] | None) -> Floats:
     if weights is None:
         return np.full(len(names), 1 / len(names))
-    if set(weights) != set(names) or min(weights.values()) <= 0:
+    if set(weights) != set(names) or not all(0 < weight < np.inf for weight in weights.values()):
         raise ValueError(f"give a weight above 0 for each of the arms {list(names)}; got {dict(weights)}")
     shares = np.array([weights[name] for name in names], dtype=float)
     return shares / shares.sum()
@@ -169,7 +171,8 @@ def compare_arms(
     Raises
     ------
     ValueError
-        A column is absent or not a number, there are not two arms, or `level` is not between 0 and 1.
+        A column is absent, named twice or no number (missing ones are counted), there are not two arms, or `level` is
+        not between 0 and 1.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; it is {level}")
@@ -253,7 +256,7 @@ def _estimate(
     scale = max(float(np.abs(sample).max()) for sample in samples)
     if x is not None:
         samples, kept = cuped(samples, x, within, notes)
-        named.append("CUPED")
+        named += ["CUPED"] if kept != 1 else []
     return welch(samples, scale, means, level, ", ".join(named), kept, ratio, notes)
 
 
@@ -295,9 +298,7 @@ def _cells(
     control: Hashable | None = None,
 ) -> _Cells:
     """Bring rows together by unit and arm; what is missing is counted in `notes`."""
-    absent = [name for name in (unit, arm, outcome, covariate, denominator) if name and name not in data.columns]
-    if absent:
-        raise ValueError(f"no column {', '.join(map(repr, absent))}; there are {', '.join(map(str, data.columns))}")
+    check_columns(data, (unit, arm), [name for name in (outcome, covariate, denominator) if name])
     notes = []
     nameless = (data[unit].isna() | data[arm].isna()).to_numpy()
     if nameless.any():
@@ -311,8 +312,8 @@ def _cells(
     def total(values: npt.NDArray[np.generic]) -> Floats:
         return np.bincount(place, values.astype(float), minlength=size).astype(float).reshape(-1, 2)
 
-    top = _numbers(data[outcome], outcome)
-    bottom = np.ones_like(top) if denominator is None else _numbers(data[denominator], denominator)
+    top = numbers(data[outcome], outcome)
+    bottom = np.ones_like(top) if denominator is None else numbers(data[denominator], denominator)
     if (bottom < 0).any():
         raise ValueError(f"{denominator} has {int((bottom < 0).sum())} values below 0; a denominator counts something")
     known = np.isfinite(top) & np.isfinite(bottom)
@@ -321,7 +322,7 @@ def _cells(
         notes.append(f"{int((~known).sum())} of {len(known)} rows have no finite outcome and are left out: {by_arm}")
     mean = None
     if covariate is not None:
-        x = _numbers(data[covariate], covariate)
+        x = numbers(data[covariate], covariate)
         told = np.isfinite(x)
         if not told.all():
             notes.append(f"{int((~told).sum())} rows have no {covariate}: they count as average")
@@ -358,6 +359,21 @@ def unit_values(
     return frame.assign(outcome=cells.top[who, where], denominator=cells.bottom[who, where])
 
 
+def check_columns(data: pd.DataFrame, assigned: Sequence[str], measured: Sequence[str]) -> None:
+    """Raise ValueError unless `data` has these columns once each, and what says who is where is not measured."""
+    if not isinstance(data, pd.DataFrame):
+        raise ValueError(f"`data` is a DataFrame with a row a unit, or many; got {type(data).__name__}")
+    named = [*assigned, *measured]
+    absent = [name for name in named if name not in data.columns]
+    if absent:
+        raise ValueError(f"no column {', '.join(map(repr, absent))}; there are {', '.join(map(str, data.columns))}")
+    for name in named:
+        if (number := int((data.columns == name).sum())) > 1:
+            raise ValueError(f"{number} columns are called {name!r}: which of them is meant?")
+        if name in assigned and named.count(name) > 1:
+            raise ValueError(f"`{name}` is named twice: unit, arm and what is measured are columns of their own")
+
+
 def order_arms(column: pd.Series, control: Hashable | None) -> list[Hashable]:
     """Return the two arms, the control first (`control`, or by name, or the first in order)."""
     names: list[Hashable] = list(pd.unique(column))
@@ -373,12 +389,20 @@ def order_arms(column: pd.Series, control: Hashable | None) -> list[Hashable]:
     return [control, *(name for name in names if name != control)]
 
 
-def _numbers(column: pd.Series, name: str) -> Floats:
+def numbers(column: pd.Series, name: str) -> Floats:
+    """Return a column of numbers or truths (rows,), NaN where missing, or raise ValueError."""
     if column.dtype == object and column.dropna().map(lambda value: isinstance(value, bool | np.bool_)).all():
         column = column.astype(float)  # truths with gaps
-    if not (pd.api.types.is_numeric_dtype(column.dtype) or column.isna().all()):
+    real = pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_complex_dtype(column.dtype)
+    if not (real or column.isna().all()):
         raise ValueError(f"{name} holds {column.dtype} values such as {column.iloc[0]!r}; numbers or truths are needed")
-    return column.to_numpy(dtype=float, na_value=np.nan)
+    values = column.to_numpy(dtype=float, na_value=np.nan)
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    if largest > _LARGEST:
+        raise ValueError(
+            f"{name} holds values such as {largest:g}, too large to be squared: use another unit of measure"
+        )
+    return values
 
 
 def _srm_within(rows: Ints, shares: Floats) -> float:

@@ -111,8 +111,8 @@ def audit(
     """
     if not isinstance(data, pd.DataFrame):
         raise ValueError(f"`data` is a DataFrame with a row for each user; got {type(data).__name__}")
-    if min_n < 1 or not 0 < level < 1 or permutations < 1:
-        raise ValueError("min_n and permutations are at least 1, and level is a share between 0 and 1")
+    if not (min_n >= 1 and permutations >= 1 and min_n % 1 == 0 and permutations % 1 == 0 and 0 < level < 1):
+        raise ValueError("min_n and permutations are whole numbers of at least 1, and level is a share between 0 and 1")
     asked = _asked(data, outcome, groups, unit)
     value, dimensions = _users(data, outcome, asked, unit)
     known = np.isfinite(value)
@@ -170,6 +170,8 @@ def _asked(
     for column in (outcome, *(column for each in asked for column in each), *([unit] if unit else [])):
         if column not in data:
             raise MissingColumn(f"needs `{column}`; these data have none, but {', '.join(map(str, data.columns))}")
+        if (number := int((data.columns == column).sum())) > 1:
+            raise ValueError(f"{number} columns are called `{column}`: which of them is meant?")
     if any(outcome in each for each in asked):
         raise ValueError(f"`{outcome}` is the outcome; it cannot be a group as well")
     return asked
@@ -361,6 +363,8 @@ def _about(
             notes.append(f"fewer than two groups can be shown: nothing to compare ({len(mine)} in all)")
         elif np.ptp(y) == 0:
             notes.append("the outcome is the same for all")
+        elif by_group["n"].to_numpy()[shown].max() < 2:
+            notes.append("no group has two users: how far apart chance puts them cannot be told")
         also = int((mine["suppressed"] & (mine["n"] >= min_n)).sum())
         if also:
             notes.append(f"{also} larger groups are suppressed, lest a small one be had from the rest")

@@ -15,7 +15,7 @@ from scipy import sparse
 from habitlab.dataset import Dataset
 from habitlab.evaluation import metrics
 from habitlab.evaluation.estimates import Floats, Resampled
-from habitlab.evaluation.ranked_lists import blocks
+from habitlab.evaluation.ranked_lists import blocks, check_k
 from habitlab.evaluation.splits import Split
 from habitlab.features.days import Day
 from habitlab.models.interactions import Interactions
@@ -65,6 +65,9 @@ def compare(
 
 def lists_of(models: Mapping[str, Scorer], split: Split, k: int) -> dict[str, npt.NDArray[np.int32]]:
     """`recommend` of every model, by name."""
+    if not models or not isinstance(models, Mapping) or not all(hasattr(model, "score") for model in models.values()):
+        raise ValueError("`models` holds models by name, such as {'popularity': Popularity()}, with `fit` and `score`")
+    check_k(k)
     return {name: recommend(name, model, split, k) for name, model in models.items()}
 
 
@@ -83,7 +86,10 @@ def recommend(name: str, model: Scorer, split: Split, k: int) -> npt.NDArray[np.
     lists = np.empty((len(split.user_ids), k), dtype=np.int32)
     for here in blocks(len(lists), _BLOCK):
         users = split.user_ids[here].tolist()
-        scores = np.asarray(model.score(users), dtype=float)
+        try:
+            scores = np.asarray(model.score(users), dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"model {name!r} gives scores that are no numbers: {error}") from error
         if scores.shape != (len(users), len(habits)):
             raise ValueError(
                 f"model {name!r} gives scores of shape {scores.shape} for {len(users)} users and {len(habits)} habits"

@@ -43,6 +43,7 @@ FEWEST_DECIDING = 10.0
 LARGEST_SHARE = 0.05
 """Share of all weight that one row may carry."""
 
+_SMALLEST = 1e-100  # of a logging propensity: weights are squared, and must not overflow
 _RARE = 0.001  # false alarms an honest log, of each test that makes a result unusable
 
 
@@ -120,8 +121,8 @@ def estimate_value(
     Raises
     ------
     ValueError
-        Arrays of different lengths or empty; missing or infinite values; propensities outside [0, 1] or a logging
-        propensity of 0; an unknown method or interval; a model is needed and not given.
+        Arrays of different lengths or empty; missing or infinite values; propensities outside [0, 1], or a logging
+        propensity of 0 or next to it; an unknown method or interval; a model is needed and not given.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; it is {method!r}")
@@ -129,6 +130,8 @@ def estimate_value(
         raise ValueError(f'interval must be "asymptotic" or "bootstrap"; it is {interval!r}')
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1; it is {level!r}")
+    if interval == "bootstrap" and resamples < 1:
+        raise ValueError(f"resamples must be 1 or more; it is {resamples!r}")
     if threshold is not None and not threshold >= 0:
         raise ValueError(f"threshold must be 0 or more; it is {threshold!r}")
     reward, logging, target = check_log(reward, logging_propensity, target_propensity)
@@ -167,6 +170,8 @@ def estimate_value(
                 f"the log contradicts the model: corrected by what was logged (dr), {value:.3g} becomes "
                 f"{corrected.mean():.3g} +- {reach:.2g} at {1 - _RARE:.1%}"
             )
+        if effective < FEWEST_EFFECTIVE:
+            quiet.append(f"the log counts like {effective:.1f} rows: too little to hold the model against")
     else:
         _judge_weights(weight, logging, codes, effective, loud, quiet)
     cut = weight > limit
@@ -235,6 +240,11 @@ def check_log(
         logging,
         "a logging_propensity of 0 says that what was shown could not be: leave such rows out only if the target "
         "policy never does what they show",
+    )
+    _refuse(
+        logging < _SMALLEST,
+        logging,
+        f"a logging_propensity below {_SMALLEST:g} is too small to divide by: it is 0 or wrong",
     )
     return columns["reward"], logging, columns["target_propensity"]
 

@@ -100,10 +100,15 @@ class Relevant(NamedTuple):
     items: int
 
 
-def checked(recommended: Lists, relevant: sparse.csr_array, k: int) -> tuple[Lists, Relevant]:
-    """Lists of the same users as the relevant items, both as the module's description says."""
+def check_k(k: int) -> None:
+    """Raise ValueError unless k can count places."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k counts places of a list: a whole number, 1 or more; got {k!r}")
+
+
+def checked(recommended: Lists, relevant: sparse.csr_array, k: int) -> tuple[Lists, Relevant]:
+    """Lists of the same users as the relevant items, both as the module's description says."""
+    check_k(k)
     truth = read_relevant(relevant, "relevant")
     return same_users(read_lists(recommended, truth.items), truth), truth
 
@@ -119,7 +124,10 @@ def same_users(lists: Lists, truth: Relevant) -> Lists:
 
 def read_lists(recommended: Lists, items: int) -> Lists:
     """Lists (users, places) of different items of the catalogue, or an error that names the first that is not."""
-    lists = np.asarray(recommended)
+    try:
+        lists = np.asarray(recommended)
+    except ValueError:
+        raise ValueError("`recommended` has lists as long as each other, filled up with -1; these differ") from None
     if lists.ndim != 2:
         raise ValueError(f"`recommended` is an array (users, places); got {lists.ndim} dimensions")
     if lists.dtype.kind not in "iu":
@@ -160,6 +168,8 @@ def read_relevant(matrix: sparse.csr_array, name: str) -> Relevant:
     if data.size and not (data.min() >= 0 and np.isfinite(data.max())):
         bad = data[~((data >= 0) & np.isfinite(data))]
         raise ValueError(f"`{name}`: values are finite and not negative; {len(bad):,} are not, such as {bad[0]}")
+    if data.size and data.max() > np.finfo(np.float64).max / data.size:
+        raise ValueError(f"`{name}`: values such as {data.max()} are too large to be added up")
     if data.size and data.min() == 0:
         matrix = matrix.copy()
         matrix.eliminate_zeros()

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from habitlab.evaluation.experiments import SRM_BLOCKS, order_arms
+from habitlab.evaluation.experiments import SRM_BLOCKS, check_columns, numbers, order_arms
 
 GUARDRAILS = ("retention", "fairness", "minors")
 """Without a guardrail of each of these names nothing is rolled out."""
@@ -44,13 +44,27 @@ def interaction(
 
     `first` and `second` are columns with two values each (controls as `compare_arms` finds them). By unit; units with
     more than one combination are left out. Welch's test of the four means.
+
+    Raises
+    ------
+    ValueError
+        A column is absent, named twice or no number, or has not two values, or `level` is not between 0 and 1.
     """
-    known = data.dropna(subset=[unit, first, second]).reset_index(drop=True)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95; it is {level}")
+    check_columns(data, (unit, first, second), (outcome,))
+    values = pd.Series(numbers(data[outcome], outcome), data.index)
+    known = data.assign(**{outcome: values.where(np.isfinite(values))})
+    known = known.dropna(subset=[unit, first, second]).reset_index(drop=True)
     names = [order_arms(known[column], None) for column in (first, second)]
     cell = (known[first] == names[0][1]).astype(int) * 2 + (known[second] == names[1][1]).astype(int)
     combinations = pd.DataFrame({"unit": known[unit], "cell": cell}).drop_duplicates()["unit"]
     several = known[unit].isin(combinations[combinations.duplicated()].unique())
     notes = []
+    if len(known) < len(data):
+        notes.append(
+            f"{len(data) - len(known)} of {len(data)} rows have no {unit}, {first} or {second} and are left out"
+        )
     if several.any():
         notes.append(f"{known.loc[several, unit].nunique()} units with more than one combination are left out")
     by_unit = known[~several].assign(cell=cell).groupby(unit).agg(cell=("cell", "first"), value=(outcome, "mean"))
@@ -61,8 +75,8 @@ def interaction(
     lost = int(by_unit["value"].isna().sum())
     if lost:
         notes.append(f"{lost} of {len(by_unit)} units have no outcome and are left out")
-    values = [by_unit.loc[by_unit["cell"] == k, "value"].dropna().to_numpy(dtype=float) for k in range(4)]
-    n = {(names[0][k // 2], names[1][k % 2]): len(values[k]) for k in range(4)}
+    parts = [by_unit.loc[by_unit["cell"] == k, "value"].dropna().to_numpy(dtype=float) for k in range(4)]
+    n = {(names[0][k // 2], names[1][k % 2]): len(parts[k]) for k in range(4)}
     nothing = (float("nan"),) * 4
     if entangled < SRM_BLOCKS:
         notes.insert(0, f"the two assignments go together (p = {entangled:.2g}): their effects cannot be told apart")
@@ -70,13 +84,13 @@ def interaction(
     if min(n.values()) < 2:
         notes.append("two units of each combination are needed")
         return Interaction(*nothing, n, entangled, tuple(notes), level)
-    share = np.array([part.var(ddof=1) / len(part) for part in values])
-    difference = float(np.array([1, -1, -1, 1]) @ [part.mean() for part in values])
+    share = np.array([part.var(ddof=1) / len(part) for part in parts])
+    difference = float(np.array([1, -1, -1, 1]) @ [part.mean() for part in parts])
     error = float(np.sqrt(share.sum()))
-    if error < 1e-12 * max(abs(part).max() for part in values) or error == 0:
+    if error < 1e-12 * max(abs(part).max() for part in parts) or error == 0:
         notes.append("the outcome does not vary: there is no interval and no test")
         return Interaction(difference, *nothing[1:], n, entangled, tuple(notes), level)
-    degrees = share.sum() ** 2 / (share**2 / [len(part) - 1 for part in values]).sum()
+    degrees = share.sum() ** 2 / (share**2 / [len(part) - 1 for part in parts]).sum()
     reach = float(stats.t.ppf((1 + level) / 2, degrees) * error)
     p_value = float(2 * stats.t.sf(abs(difference) / error, degrees))
     return Interaction(difference, difference - reach, difference + reach, p_value, n, entangled, tuple(notes), level)

@@ -104,6 +104,8 @@ def hold_out_users(dataset: Dataset, share: float = 0.2, seed: int = 0) -> Split
     Raises ValueError where the share leaves no user on one of the two sides.
     """
     users = dataset.users["user_id"].to_numpy(dtype=object)
+    if not 0 < share < 1:
+        raise ValueError(f"the share of users to hold out lies between 0 and 1, such as 0.2; it is {share}")
     number = round(share * len(users))
     if not 0 < number < len(users):
         raise ValueError(f"a share of {share} of {len(users)} users leaves {number} to hold out; both sides need some")

@@ -121,14 +121,15 @@ class TestSampleRatioBlocksTheReadout:
         assert compare(even).srm_p_value > 0.001
         assert compare(odd).blocked
 
-    @pytest.mark.parametrize(("counts", "weights"), [({"a": 3}, None), ({"a": 0, "b": 0}, None)])
-    def test_no_ratio_without_two_arms_and_units(self, counts, weights):
+    @pytest.mark.parametrize("counts", [{"a": 3}, {"a": 0, "b": 0}, {"a": np.nan, "b": 3}, {"a": 1.5, "b": 3}])
+    def test_no_ratio_without_two_arms_and_units(self, counts):
         with pytest.raises(ValueError, match="two or more arms"):
-            srm_test(counts, weights)
+            srm_test(counts)
 
-    def test_weights_must_name_the_arms(self):
+    @pytest.mark.parametrize("weights", [{"a": 1, "c": 1}, {"a": 1, "b": np.nan}, {"a": 1, "b": 0}])
+    def test_weights_must_name_the_arms_and_be_above_0(self, weights):
         with pytest.raises(ValueError, match="a weight above 0"):
-            srm_test({"a": 3, "b": 3}, {"a": 1, "c": 1})
+            srm_test({"a": 3, "b": 3}, weights)
 
 
 class TestMeans:
@@ -437,12 +438,23 @@ class TestWhatCannotBeCompared:
             ({"covariate": "x"}, "no column 'x'"),
             ({"level": 1.0}, "between 0 and 1"),
             ({"control": "placebo"}, "no arm 'placebo'"),
-            ({"outcome": "arm"}, "numbers or truths"),
+            ({"outcome": "word"}, "numbers or truths"),
+            ({"outcome": "arm"}, "`arm` is named twice"),
+            ({"arm": "user"}, "`user` is named twice"),
+            ({"outcome": "complex"}, "numbers or truths"),
+            ({"outcome": "huge"}, "too large to be squared"),
+            ({"outcome": "double"}, "2 columns are called 'double'"),
         ],
     )
     def test_impossible_questions_are_refused(self, options, says):
+        odd = trial().assign(word="a", complex=1j, huge=1e300, double=1.0)
+        odd = pd.concat([odd, odd[["double"]]], axis=1)
         with pytest.raises(ValueError, match=says):
-            compare(trial(), **options)
+            compare(odd, **options)
+
+    def test_a_dictionary_is_no_table(self):
+        with pytest.raises(ValueError, match="`data` is a DataFrame"):
+            compare(trial().to_dict("list"))
 
     def test_the_data_are_left_as_they_were(self):
         data = trial(rows=3)

@@ -210,6 +210,27 @@ class TestOverlappingExperiments:
         few = interaction(data.drop_duplicates(["one", "other"]), unit="user", first="one", second="other", outcome="y")
         assert np.isnan(few.difference)
 
+    def test_what_is_missing_or_infinite_is_counted(self):
+        data = self.both(users=200, rows=1)
+        data.loc[:2, "y"] = [np.inf, -np.inf, np.nan]
+        data["other"] = data["other"].astype(float)
+        data.loc[3:4, "other"] = np.nan
+        found = interaction(data, unit="user", first="one", second="other", outcome="y")
+        assert sum(found.n_units.values()) == 195
+        assert np.isfinite(found.difference)
+        assert any("2 of 200 rows have no user, one or other" in warning for warning in found.warnings)
+        assert any("3 of 198 units have no outcome" in warning for warning in found.warnings)
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [({"outcome": "x"}, "no column 'x'"), ({"level": 95}, "between 0 and 1"), ({"second": "one"}, "named twice")],
+    )
+    def test_impossible_questions_are_refused(self, options, says):
+        with pytest.raises(ValueError, match=says):
+            interaction(
+                self.both(users=40), **{"unit": "user", "first": "one", "second": "other", "outcome": "y"} | options
+            )
+
 
 @dataclass(frozen=True)
 class Known:

@@ -449,6 +449,7 @@ def test_one_group_only_and_groups_of_one_have_no_disparity() -> None:
     all_shown = audit(data, outcome="value", groups="group", min_n=1)
     assert all_shown.groups["ci_low"].isna().all()
     assert np.isnan(all_shown.disparity["noise_corrected"][0])
+    assert "no group has two users" in all_shown.dimensions["note"][0]
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 3.7])
@@ -491,6 +492,9 @@ PLAIN = pd.DataFrame({"group": ["a", "b"] * 20, "value": np.arange(40.0)})
         (PLAIN, {"groups": ["group", "group"]}, "twice"),
         (PLAIN, {"groups": ["value"]}, "is the outcome"),
         (PLAIN, {"min_n": 0}, "min_n and permutations"),
+        (PLAIN, {"min_n": np.nan}, "min_n and permutations"),
+        (PLAIN, {"min_n": 2.5}, "min_n and permutations"),
+        (pd.concat([PLAIN, PLAIN[["value"]]], axis=1), {}, "2 columns are called `value`"),
         (PLAIN, {"level": 95}, "level is a share"),
         (PLAIN.to_dict("list"), {}, "DataFrame"),
     ],

@@ -22,6 +22,7 @@ from habitlab.evaluation.leaderboard import (
     summarise,
 )
 from habitlab.evaluation.splits import Split
+from habitlab.models.baselines import Random
 
 
 class Fake:
@@ -142,11 +143,24 @@ def test_columns_are_matched_by_habit_and_not_by_place(split: Split) -> None:
     [
         (lambda u, h: np.full((len(u), len(h)), np.nan), "model 'odd' gives NaN scores"),
         (lambda u, h: np.zeros((len(u), 3)), r"model 'odd' gives scores of shape \(142, 3\)"),
+        (lambda u, h: np.full((len(u), len(h)), "high"), "model 'odd' gives scores that are no numbers"),
     ],
 )
 def test_scores_that_cannot_be_ranked_are_an_error_that_names_the_model(split: Split, rule: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         recommend("odd", Fake(rule), split, 5)
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, True])
+def test_a_k_that_counts_no_places_is_an_error(sample: Dataset, split: Split, k: Any) -> None:
+    with pytest.raises(ValueError, match="k counts places"):
+        compare({"lot": Random()}, sample, split, k)
+
+
+@pytest.mark.parametrize("models", [{}, {"three": 3}, [Random()]])
+def test_what_is_no_model_is_an_error(sample: Dataset, split: Split, models: Any) -> None:
+    with pytest.raises(ValueError, match="`models` holds models by name"):
+        compare(models, sample, split)
 
 
 def test_differences_are_paired(sample: Dataset, split: Split) -> None:

@@ -225,6 +225,7 @@ TWO = sparse.csr_array([[1.0, 0, 0], [0, 1, 0]])
         ([[0, 1], [1, 2]], -TWO, 1, "not negative; 2 are not"),
         ([[0, 1], [1, 2]], TWO * np.nan, 1, "finite"),
         ([[0, 1], [1, 2]], TWO * np.inf, 1, "finite"),
+        ([[0, 1], [1, 2]], TWO * 1e308, 1, "too large to be added up"),
     ],
 )
 def test_bad_input_is_an_error_that_names_it(
@@ -232,6 +233,11 @@ def test_bad_input_is_an_error_that_names_it(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         RANKED[name](np.array(lists), relevant, k)
+
+
+def test_lists_of_different_lengths_are_told_how_to_be_filled_up() -> None:
+    with pytest.raises(ValueError, match="lists as long as each other, filled up with -1"):
+        metrics.precision_at_k([[0, 1], [2]], TWO, 1)
 
 
 @pytest.mark.parametrize("places", [5, 40])

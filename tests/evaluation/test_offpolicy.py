@@ -273,6 +273,8 @@ def test_rows_of_a_person_that_repeat_themselves_add_nothing(method, interval):
         ({"target_propensity": [0.5, 1.2, 0.5]}, "target_propensity is a probability"),
         ({"target_propensity": [0.5, np.inf, 0.5]}, "target_propensity must not be missing or infinite"),
         ({"reward": [1, np.nan, 0]}, "reward must not be missing"),
+        ({"logging_propensity": [0.5, 1e-320, 0.5]}, "too small to divide by.*1 of 3 rows.*row 1"),
+        ({"interval": "bootstrap", "resamples": 0}, "resamples must be 1 or more"),
         ({"reward": ["yes", "no", "no"]}, "reward holds something that is no number"),
         ({"reward": [[1, 0, 1]]}, "reward is one number a row"),
         ({"reward": [1, 0]}, "a row of the log has one of each"),
@@ -381,6 +383,13 @@ def test_a_model_that_the_log_contradicts_is_told_of_aloud():
     assert f"the log contradicts the model: corrected by what was logged (dr), {found.value:.3g} becomes" in loud
     reward, logging, target, model = draw(2000)
     assert told(reward, logging, target, method="dm", reward_model=model)[1] == ""
+
+
+def test_a_model_that_the_log_can_hardly_check_is_told_of():
+    reward, logging, target, model = draw(2000)
+    target[np.arange(2000) > 5] = 0
+    found, _ = told(reward, logging, target, method="dm", reward_model=model)
+    assert any("too little to hold the model against" in text for text in found.warnings)
 
 
 def test_rare_rewards_are_told_of():

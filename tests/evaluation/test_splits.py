@@ -257,6 +257,8 @@ def test_users_who_are_held_out_have_their_profile_only(sample: Dataset) -> None
     assert (hold_out_users(sample, 0.25, seed=4).user_ids != split.user_ids).any()
     with pytest.raises(ValueError, match="leaves 0 to hold out"):
         hold_out_users(sample, 0.001)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        hold_out_users(sample, float("nan"))
 
 
 def _completed_before(dataset: Dataset, until: Day) -> pd.DataFrame:
