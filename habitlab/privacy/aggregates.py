@@ -76,15 +76,23 @@ def opendp() -> Any:
     return dp
 
 
-def noisy(bounded: Bounded, scale: float, rho: float) -> Ints:
-    """Add discrete Gaussian noise of `scale` to the sums; ValueError if OpenDP does not grant `rho` for it."""
+def mechanism(reach: float, scale: float, rho: float) -> Callable[[Ints], Ints]:
+    """Return what adds discrete Gaussian noise of `scale` to sums that one user moves by `reach` at most (L2).
+
+    ValueError if OpenDP does not grant `rho` for it.
+    """
     dp = opendp()
     space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
     measurement = dp.m.make_gaussian(*space, scale=scale)
-    granted = measurement.map(bounded.reach)
+    granted = measurement.map(reach)
     if granted > rho * (1 + 1e-6):
         raise ValueError(f"noise of scale {scale:g} costs rho {granted:g}, more than the {rho:g} that is paid")
-    return np.array(measurement([int(value) for value in bounded.sums]), dtype=np.int64)
+    return lambda sums: np.array(measurement([int(value) for value in sums]), dtype=np.int64)
+
+
+def noisy(bounded: Bounded, scale: float, rho: float) -> Ints:
+    """Add noise to sums, as `mechanism` does."""
+    return mechanism(bounded.reach, scale, rho)(bounded.sums)
 
 
 def scale_for(reach: float, rho: float) -> float:

@@ -67,10 +67,10 @@ def test_9_2_c_the_chance_loses_what_is_known_to_matter():
 
 
 def test_9_2_c_lists_lose_answers():
-    dataset = simulate(users=250, days=90, seed=8)
-    lists = minimisation.ablate_lists(dataset, users=200, resamples=200)
+    dataset = simulate(users=160, days=80, seed=8)
+    lists = minimisation.ablate_lists(dataset, users=120, resamples=200)
     assert set(BY_ANSWERS) <= set(lists["column"])
-    assert lists["n"].max() <= 40  # a fifth of the people drawn
+    assert lists["n"].max() <= 24  # a fifth of the people drawn
     table = minimisation.table(lists, minimisation.ablate_chance(dataset, resamples=200))
     assert set(table["verdict"]) <= {"needed", "no loss to be told", "better without"}
     assert np.isfinite(table[["lists", "chance"]]).any(axis=1).all()  # every model input is measured

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from habitlab.cli import app
 from habitlab.dataset import Dataset
 from habitlab.places import cache_folder
 from habitlab.privacy import traces, user_control
@@ -337,19 +339,17 @@ def test_9_2_d_who_opted_out_of_personalisation_is_known(world):
     assert out == set(last.index[~last.astype(bool)])
 
 
-def command(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "habitlab", "user", *words], capture_output=True, text=True)
-
-
 def test_9_2_d_the_commands(data, tmp_path):
+    run = CliRunner()
     out = tmp_path / "ann.json"
-    assert command("export", USER, "--data", str(data), "--out", str(out)).returncode == 0
+    told = run.invoke(app, ["user", "export", USER, "--data", str(data), "--out", str(out)])
+    assert told.exit_code == 0, told.output
     assert json.loads(out.read_text())["user_id"] == USER
+    assert out.stat().st_mode & 0o777 == 0o600
     out.unlink()
-    wrong = command("forget", "u000003", "--data", str(data))
-    assert wrong.returncode == 2
-    assert "nearest" in wrong.stderr
-    done = command("forget", USER, "--data", str(data))
-    assert done.returncode == 0, done.stderr
-    assert "files searched, the id stands in none" in done.stdout
+    wrong = run.invoke(app, ["user", "forget", "u000003", "--data", str(data)])
+    assert "nearest" in str(wrong.exception)
+    done = run.invoke(app, ["user", "forget", USER, "--data", str(data)])
+    assert done.exit_code == 0, done.output
+    assert "files searched, the id stands in none" in done.output
     assert traces.find([tmp_path], USER) == {}
