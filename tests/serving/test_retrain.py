@@ -392,3 +392,33 @@ def test_8_1_f_a_run_from_events_to_the_log(tmp_path: Path, people: Dataset, mon
 
 def test_8_1_c_the_same_recipe_and_data_make_the_same_model(people: Dataset, model: Any) -> None:
     assert Recipe().unfitted().fit(people).version_ == model.version_
+
+
+def test_retrain_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`habitlab retrain`: 0 whatever it decided, 2 with nothing to go back to; `--rollback` says what is live."""
+    from habitlab.cli import main
+
+    def call(*more: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["habitlab", "retrain", "--data", "sample", "--state", str(tmp_path), *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    asked: list[dict[str, Any]] = []
+
+    def instead(dataset: Dataset, folder: Path, **options: Any) -> retrain.Outcome:
+        asked.append({"folder": folder, **options})
+        return retrain.Outcome("wait", "0002-b", "0001-a", 3, ("not yet told from 0",))
+
+    monkeypatch.setattr(retrain, "retrain", instead)
+    code, told, _ = call("--seed", "3", "--margin", "-0.01")
+    assert (code, told) == (0, "wait; live: 0001-a\n  not yet told from 0\n")
+    assert (asked[0]["folder"], asked[0]["recipe"].seed, asked[0]["margin"]) == (tmp_path, 3, -0.01)
+    code, _, error = call("--rollback")
+    assert code == 2
+    assert "no sound version before" in error
+    monkeypatch.setattr(registry, "rollback", lambda folder: "0001-a")
+    assert call("--rollback")[:2] == (0, "live: 0001-a\n")
