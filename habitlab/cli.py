@@ -425,7 +425,8 @@ def forget_(
         _print(f"STILL THERE: {path}, {where}")
     if found.left:
         return FAILED
-    _print(f"{found.searched} files searched, the id stands in none; a server that is running has to be started again")
+    _print(f"{found.searched} files searched, the id stands in none")
+    _print("a server without a registered model holds the old one until it is started again")
     return DONE
 
 

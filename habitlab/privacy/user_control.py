@@ -6,9 +6,13 @@ fitted anew without them and put live, the others are withdrawn, so that nothing
 file is searched for the id. It can be killed at any point and be called again: each step is complete or not begun, and
 what is done stays done.
 
+A running server knows nobody whom its database does not know, drops what it kept within a second, and takes the
+refitted model. What it was about to write of the person may come after: the search says so, and the same call removes
+it.
+
 Not reached: copies that somebody made elsewhere (backups, published reports), and blocks of replaced files that the
-disk has not overwritten yet. A running server drops its lists within a second, but holds its model until it is started
-again. What is left is a salted hash (`habitlab.serving.forgotten`), so that the person is not taken for somebody new.
+disk has not overwritten yet. What is left is a salted hash (`habitlab.serving.forgotten`), so that the person is not
+taken for somebody new.
 """
 
 from __future__ import annotations
@@ -123,9 +127,10 @@ def forget(
                 raise _unknown(user_id, dataset, place)
             forgotten.mark(place, user_id, forgotten.BEGUN, moment)
             tell("begun: whatever happens now, the same call goes on from there")
-        _from_service(place, user_id, redis, say)
+        # The data first: a service that starts meanwhile would read them again.
         dataset = _from_dataset(Path(data), dataset, user_id, say)
         _from_truth(Path(data), user_id, say)
+        _from_service(place, user_id, redis, say)
         _from_models(place, dataset, user_id, moment, say)
         _from_logs(place, user_id, say)
         _from_caches(user_id, say)

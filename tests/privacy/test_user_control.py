@@ -179,6 +179,25 @@ def test_9_2_d_a_service_started_again_knows_nobody_of_that_id(after):
     service.stop()
 
 
+def test_9_2_d_a_running_service_knows_them_no_longer_as_soon_as_they_are_deleted(data):
+    from habitlab.serving.events import parse
+    from habitlab.serving.service import Refusal, Service
+
+    folder = state.folder(data)
+    service = Service(data, folder, registry.load(folder)[1], lambda: NOW)
+    assert service.profile(USER) is not None
+    user_control._from_service(folder, USER, None, lambda *told: None)
+    rating = {"event_id": "new", "user_id": USER, "kind": "rating", "habit_id": "x", "rating": 5}
+    late = parse(json.dumps(rating | {"happened_at": "2026-02-01T10:00:00Z"}).encode())
+    with pytest.raises(Refusal):
+        service.take(late)
+    service.directory.follow()  # as it does by itself, four times a second
+    with pytest.raises(Refusal):
+        service.profile(USER)
+    assert service.profile(OTHER) is not None
+    service.stop()
+
+
 def test_9_2_d_the_mark_that_is_left_tells_a_replay_without_telling_who(after):
     folder = state.folder(after[0])
     assert forgotten.status(folder, USER) == forgotten.DONE
@@ -274,20 +293,14 @@ def test_9_2_d_killed_on_the_way_it_goes_on_when_called_again(data):
 
 
 @pytest.mark.long
-def test_9_2_d_killed_after_any_step(template, tmp_path_factory, world, monkeypatch):
-    step = 0
-    while True:
-        root = tmp_path_factory.mktemp("killed")
-        path = copy_of(template, root, monkeypatch)
-        code = kill_at(step, path)
-        assert forget(USER, path, now=NOW).left == {}
-        assert traces.find([root], USER) == {}
-        assert len(Dataset.load(path).users) == len(world.users) - 1
-        assert USER not in registry.load(state.folder(path))[1].user_ids_
-        if code == 0:
-            break
-        step += 5
-    assert step > 9
+@pytest.mark.parametrize("step", [0, 3, 6, 12, 16, 18, 20, 22, 99])
+def test_9_2_d_killed_after_any_step(data, world, step):
+    """Steps: the service's tables, the dataset's, the truth, the models, the log, the caches."""
+    assert (kill_at(step, data) == -signal.SIGKILL) == (step < 99)
+    assert forget(USER, data, now=NOW).left == {}
+    assert traces.find(places(data), USER) == {}
+    assert len(Dataset.load(data).users) == len(world.users) - 1
+    assert USER not in registry.load(state.folder(data))[1].user_ids_
 
 
 def test_9_2_d_a_deleted_row_may_still_stand_in_a_page_and_is_found(tmp_path):
