@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from habitlab.serving import state
 from habitlab.serving.lists import Ready
@@ -61,7 +62,7 @@ class ExposureLog:
 
     def __init__(
         self,
-        folder: str,
+        folder: str | Path,
         worker: str,
         clock: Callable[[], datetime],
         *,
