@@ -1,4 +1,4 @@
-"""What may be offered to one person at one moment, and when they would best begin.
+"""What may be offered to people at one moment, and when they would best begin.
 
 Every filter counts what it takes away, each habit once, by the first of `REASONS` that applies:
 
@@ -68,17 +68,18 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Person:
-    """What filters ask about one person; days are days since 1970-01-01, `LONG_AGO` is never."""
+class Group:
+    """What filters ask about people; days are days since 1970-01-01, `LONG_AGO` is never."""
 
-    age: float  # NaN: unknown
-    budget: float  # minutes a day; NaN: unknown
-    held: Bools  # (habits,)
-    rejected: Ints  # (habits,) day of the last rejection
-    given_up: Ints  # (habits,) day on which it was given up last
-    shown: Ints  # (shown,) habits that were shown and not taken
+    age: Floats  # (people,) NaN: unknown
+    budget: Floats  # (people,) minutes a day; NaN: unknown
+    held: Bools  # (people, habits)
+    rejected: Ints  # (people, habits) day of the last rejection
+    given_up: Ints  # (people, habits) day on which it was given up last
+    shown_to: Ints  # (shown,) rows of people
+    shown: Ints  # (shown,) habits that were shown to them and not taken
     shown_day: Ints  # (shown,)
-    weekdays: Floats  # (7,) log-odds of completion by weekday, Monday first
+    weekdays: Floats  # (people, 7) log-odds of completion by weekday, Monday first
 
 
 def misfit(age: npt.ArrayLike, candidates: Candidates) -> Floats:
@@ -96,48 +97,50 @@ def misfit(age: npt.ArrayLike, candidates: Candidates) -> Floats:
     return np.clip(past / SOFT_YEARS, 0.0, 1.0)
 
 
-def unsuitable(age: float, candidates: Candidates) -> Bools:
-    """Habits for which somebody of this age is too young, or of the body and far too old (habits,)."""
+def unsuitable(age: Floats, candidates: Candidates) -> Bools:
+    """Habits for which each of these people is too young, or of the body and far too old (people, habits)."""
+    years = age[:, None]
     low = np.nan_to_num(candidates.min_age, nan=0.0)
-    if np.isnan(age):
-        return low > YOUNGEST
-    past = age >= np.nan_to_num(candidates.max_age, nan=np.inf) + SOFT_YEARS
-    return ((age < low) & (candidates.bodily | (age < ADULT))) | (past & candidates.bodily)
+    past = years >= np.nan_to_num(candidates.max_age, nan=np.inf) + SOFT_YEARS
+    young = (years < low) & (candidates.bodily | (years < ADULT))
+    return np.where(np.isnan(years), low > YOUNGEST, young | (past & candidates.bodily))
 
 
-def unsafe(age: float, candidates: Candidates) -> Bools:
-    """Habits that the guardrails forbid at this age (habits,); an unknown age is that of a minor."""
-    return candidates.safe_from > (YOUNGEST if np.isnan(age) else age)
+def unsafe(age: Floats, candidates: Candidates) -> Bools:
+    """Habits that the guardrails forbid at each age (people, habits); an unknown age is that of a minor."""
+    return candidates.safe_from > np.where(np.isnan(age), YOUNGEST, age)[:, None]
 
 
 def sift(
-    person: Person, candidates: Candidates, *, day: int, hour: float | None = None, tomorrow: bool = False
-) -> tuple[Bools, dict[str, int]]:
-    """Tell which habits may be offered (habits,), and how many each filter took away (only filters that took any).
+    group: Group, candidates: Candidates, *, day: int, hour: float | None = None, tomorrow: bool = False
+) -> tuple[Bools, Ints]:
+    """Tell which habits may be offered (people, habits), and how many each of `REASONS` took away (people, reasons).
 
     `day`: local day of viewing; `hour`: local hour, 0 <= hour < 24, None where it is not known. `tomorrow`: habits
     whose part of the day is over are planned for tomorrow and not taken away.
     """
-    recent = person.shown_day > day - FATIGUE_DAYS
-    often = np.bincount(person.shown[recent], minlength=len(candidates)) >= FATIGUE
+    shape = len(group.age), len(candidates)
+    builds = np.flatnonzero(candidates.requires.any(axis=1))
+    wanting = np.zeros(shape, dtype=bool)
+    wanting[:, builds] = (~group.held).astype(np.float32) @ candidates.requires[builds].T.astype(np.float32) > 0
+    recent = group.shown_day > day - FATIGUE_DAYS
+    pairs = group.shown_to[recent] * shape[1] + group.shown[recent]
     applies = {
-        "unsafe": unsafe(person.age, candidates),
-        "age": unsuitable(person.age, candidates),
-        "held": person.held,
-        "prerequisite": candidates.requires @ ~person.held,
-        "time_budget": candidates.minutes > person.budget,  # never where either is unknown
-        "rejected": day - person.rejected < COOL_DOWN,
-        "given_up": day - person.given_up < REST,
-        "shown_often": often,
-        "time_of_day": np.zeros(len(candidates), bool) if tomorrow else over(candidates, hour),
+        "unsafe": unsafe(group.age, candidates),
+        "age": unsuitable(group.age, candidates),
+        "held": group.held,
+        "prerequisite": wanting,
+        "time_budget": candidates.minutes > group.budget[:, None],  # never where either is unknown
+        "rejected": day - group.rejected < COOL_DOWN,
+        "given_up": day - group.given_up < REST,
+        "shown_often": np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape) >= FATIGUE,
+        "time_of_day": np.zeros(shape[1], dtype=bool) if tomorrow else over(candidates, hour),
     }
-    left = np.ones(len(candidates), dtype=bool)
-    taken: dict[str, int] = {}
-    for reason in REASONS:
-        count = int((left & applies[reason]).sum())
-        if count:
-            taken[reason] = count
-            left &= ~applies[reason]
+    left = np.ones(shape, dtype=bool)
+    taken = np.zeros((shape[0], len(REASONS)), dtype=np.int64)
+    for number, reason in enumerate(REASONS):
+        taken[:, number] = np.count_nonzero(left & applies[reason], axis=1)
+        left &= ~applies[reason]
     return left, taken
 
 
@@ -154,20 +157,19 @@ def over(candidates: Candidates, hour: float | None) -> Bools:
 
 
 def good_weekdays(weekdays: Floats) -> Bools:
-    """Weekdays on which a person does better than on their average day (7,); all where no day differs."""
-    good = weekdays > weekdays.mean() + 1e-12
-    return good if good.any() else np.ones(7, dtype=bool)
+    """Weekdays on which people do better than on their average day (people, 7); all where no day differs."""
+    good = weekdays > weekdays.mean(axis=1, keepdims=True) + 1e-12
+    return good | ~good.any(axis=1, keepdims=True)
 
 
-def first_day(weekdays: Floats, at: datetime | None, *, today_is_over: bool = False) -> tuple[int, date | None]:
-    """Weekday (0 Monday) on which to begin, and its date: the next good one from the moment on, at most a week away.
+def first_days(weekdays: Floats, at: datetime | None, *, today_is_over: bool = False) -> list[tuple[int, date | None]]:
+    """Weekday (0 Monday) on which each of these people best begins, and its date.
 
-    Without a moment the best weekday, and no date.
+    It is their next good one from the moment on, at most a week away; without a moment the best one, and no date.
     """
     if at is None:
-        return int(np.argmax(weekdays)), None
-    good = good_weekdays(weekdays)
+        return [(best, None) for best in weekdays.argmax(axis=1).tolist()]
     first = at.date() + timedelta(days=int(today_is_over))
-    ahead = next(days for days in range(7) if good[(first.weekday() + days) % 7])
-    day = first + timedelta(days=ahead)
-    return day.weekday(), day
+    ahead = np.roll(good_weekdays(weekdays), -first.weekday(), axis=1).argmax(axis=1)
+    days = [first + timedelta(days=number) for number in range(7)]
+    return [(days[number].weekday(), days[number]) for number in ahead.tolist()]

@@ -36,28 +36,13 @@ def draw(best: Ints, eligible: Ints, epsilon: float, generator: np.random.Genera
     `best` (k,): the best list, a part of `eligible` (n,).
     """
     check_epsilon(epsilon)
-    probability = inclusion(best, eligible, epsilon)
-    shown = np.array(best)
+    shown, probability = np.array(best), np.ones(len(best))
     if len(best):
-        rest = np.setdiff1d(eligible, best[:-1])
+        rest = len(eligible) - len(best) + 1
         if epsilon and generator.random() < epsilon:
-            shown[-1] = rest[generator.integers(len(rest))]
-        where = np.searchsorted(np.sort(eligible), shown)
-        return shown, probability[np.argsort(eligible)[where]]
-    return shown, np.zeros(0)
-
-
-def inclusion(best: Ints, eligible: Ints, epsilon: float) -> Floats:
-    """Probability of every eligible habit (n,) to stand on the list; they add up to k."""
-    probability = np.zeros(len(eligible))
-    if not len(best):
-        return probability
-    sure = np.isin(eligible, best[:-1])
-    rest = len(eligible) - int(sure.sum())
-    probability[:] = epsilon / rest
-    probability[sure] = 1.0
-    probability[eligible == best[-1]] = 1 - epsilon + epsilon / rest
-    return probability
+            shown[-1] = np.setdiff1d(eligible, best[:-1])[generator.integers(rest)]
+        probability[-1] = 1 - epsilon + epsilon / rest if shown[-1] == best[-1] else epsilon / rest
+    return shown, probability
 
 
 def check_epsilon(epsilon: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from habitlab.recommender.candidates import Candidates, ticks
-from habitlab.recommender.context import LONG_AGO, Person
+from habitlab.recommender.context import LONG_AGO, Group
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,26 +109,41 @@ class People:
             event_kind=kind[order].astype(np.int8),
         )
 
-    def person(self, user: int, habits: int) -> Person:
-        """One user, as filters see them; `habits` is the number of all habits."""
-        mine = slice(self.first[user], self.first[user + 1])
-        habit, day, kind = self.event_habit[mine], self.event_day[mine], self.event_kind[mine]
-        held = np.zeros(habits, dtype=bool)
-        held[habit[kind == HELD]] = True
-        last = np.full((2, habits), LONG_AGO)
-        for row, what in enumerate((REJECTED, GIVEN_UP)):
-            np.maximum.at(last[row], habit[kind == what], day[kind == what])
+    def group(self, rows: Ints, habits: int) -> Group:
+        """Some users, as filters see them; `habits` is the number of all habits."""
+        count = self.first[rows + 1] - self.first[rows]
+        by = np.repeat(np.arange(len(rows)), count)
+        mine = np.arange(len(by)) + np.repeat(self.first[rows] - (np.cumsum(count) - count), count)
+        habit, day, kind = self.event_habit[mine].astype(np.int64), self.event_day[mine], self.event_kind[mine]
+        held = np.zeros((len(rows), habits), dtype=bool)
+        held[by[kind == HELD], habit[kind == HELD]] = True
+        last = np.full((2, len(rows), habits), LONG_AGO)
+        for number, what in enumerate((REJECTED, GIVEN_UP)):
+            np.maximum.at(last[number], (by[kind == what], habit[kind == what]), day[kind == what])
         shown = kind == SHOWN
-        return Person(
-            age=float(self.age[user]),
-            budget=float(self.budget[user]),
+        return Group(
+            age=self.age[rows],
+            budget=self.budget[rows],
             held=held,
             rejected=last[0],
             given_up=last[1],
-            shown=habit[shown].astype(np.int64),
+            shown_to=by[shown],
+            shown=habit[shown],
             shown_day=day[shown],
-            weekdays=self.weekdays[user],
+            weekdays=self.weekdays[rows],
         )
+
+    @classmethod
+    def joined(cls, groups: Sequence[People]) -> People:
+        """Return all these people, one group after the other."""
+        ends = np.cumsum([0, *(len(people.event_kind) for people in groups)])
+        first = [people.first[:-1] + begin for people, begin in zip(groups, ends[:-1], strict=True)]
+        arrays = {
+            name: np.concatenate([getattr(people, name) for people in groups])
+            for name in vars(groups[0])
+            if name != "first"
+        }
+        return cls(first=np.append(np.concatenate(first), ends[-1]), **arrays)
 
     def profile(self, user: int) -> dict[str, Any]:
         """Return the `SHARED` answers that a user gave."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from habitlab.recommender import context, diversity, exploration
+from habitlab.recommender import choice, context, diversity, exploration
 from habitlab.recommender.blend import Blend, overlap, total
 from habitlab.recommender.candidates import PARTS, Candidates, with_catalogue
 from habitlab.recommender.people import People
@@ -225,7 +225,9 @@ class Recommender:
         return self._blended(self._raw(rows), self.people_, rows)
 
     def _raw(self, rows: npt.NDArray[np.int64]) -> Floats:
-        return self._ask(self.people_.ids[rows]) if self._kept is None else self._kept[rows].astype(np.float64)
+        # Asked or kept, in whatever block: the models differ in the last bit by block, which single precision forgets.
+        kept = self._ask(self.people_.ids[rows]).astype(np.float32) if self._kept is None else self._kept[rows]
+        return kept.astype(np.float64)
 
     def _blended(self, raw: Floats, people: People, rows: npt.NDArray[np.int64]) -> dict[str, Floats]:
         return self.blend.contributions(
@@ -295,8 +297,7 @@ class Recommender:
         ValueError
             An unknown user, k below 1, or a moment with a zone.
         """
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise ValueError(f"k is the number of habits, 1 or more; got {k!r}")
+        _check_number(k)
         moment = read_moment(at)
         compared = False
         if isinstance(user, str):
@@ -308,98 +309,202 @@ class Recommender:
             raw = self._ask_profiles(users, consent)
             compared = bool(consent[0]) and getattr(self.models_.similar_people, "neighbours_", None) is not None
         if since is not None:
-            people, raw = since.of(people, int(row[0]), self.candidates_), since.shifted(raw, self.candidates_)
-            row = np.arange(1)
-        parts = self._blended(raw, people, row)
-        return replace(self._answer(people, int(row[0]), parts, k, moment, lang, tomorrow), compared=compared)
+            people, raw, row = (
+                since.of(people, int(row[0]), self.candidates_),
+                since.shifted(raw, self.candidates_),
+                np.arange(1),
+            )
+        ((answer,),) = self._answers(people, row, raw, k, [moment], lang, tomorrow=tomorrow, compared=compared)
+        return answer
 
-    def _answer(
+    def recommend_many(
         self,
-        people: People,
-        row: int,
-        contributions: dict[str, Floats],
+        user_ids: Sequence[str] | None = None,
+        k: int = 5,
+        at: Sequence[datetime | str | None] = (None,),
+        lang: str = "en",
+        *,
+        tomorrow: bool = False,
+        since: Mapping[str, Since] | None = None,
+    ) -> Iterator[list[Recommendations]]:
+        """Recommend to many users of the dataset: for each, in their order, a list for every moment of `at`.
+
+        Each list is the one that `recommend` returns, to the last bit; but a block of people is scored, filtered and
+        varied at once, and scored once for all moments. `user_ids`: None is everybody. `since`: of those who did
+        something since the fit, by their id. Raises as `recommend` does.
+        """
+        _check_number(k)
+        moments = [read_moment(moment) for moment in at]
+        rows, happened = self.rows(user_ids), since or {}
+        for block in _blocks(len(rows)):
+            yield from self._many(rows[block], k, moments, lang, tomorrow, happened)
+
+    def _many(
+        self,
+        rows: npt.NDArray[np.int64],
         k: int,
-        at: datetime | None,
+        moments: Sequence[datetime | None],
         lang: str,
         tomorrow: bool,
-    ) -> Recommendations:
-        person, candidates = people.person(row, len(self.candidates_)), self.candidates_
-        score = total(contributions)[0]
-        day = self.day_ if at is None else (at.date() - datetime(1970, 1, 1).date()).days
-        left, filtered = context.sift(person, candidates, day=day, hour=context.hour_of(at), tomorrow=tomorrow)
-        eligible = np.flatnonzero(left)
-        ranked = eligible[np.argsort(-score[eligible], kind="stable")]
-        places = min(k, diversity.PLACES)
-        best = diversity.rerank(
-            ranked[None],
-            score[ranked][None],
-            self.alike_,
-            candidates.category,
-            k=k,
-            diversity=self.diversity,
-            # The last place may be drawn by lot, so the others have to be varied without it.
-            places=max(1, places - 1) if self.exploration and k <= diversity.PLACES else places,
-        )[0]
-        best = best[best >= 0].astype(np.int64)
-        user_id = str(people.ids[row])
-        lot = exploration.generator(self.seed, user_id, None if at is None else at.isoformat())
-        shown, propensity = exploration.draw(best, eligible, self.exploration, lot)
-        profile = people.profile(row)
-        weight = float(self.blend.weights(people.evidence[row])["success"])
-        success = np.clip(contributions["success"][0] / weight, 0.0, 1.0) if weight else None
-        items = [
-            Item(
-                rank=rank,
-                habit_id=str(candidates.ids[habit]),
-                name=candidates.name(habit, lang),
-                score=float(score[habit]),
-                success_probability=None if success is None else float(success[habit]),
-                success_interval=None if success is None else self._between(float(success[habit])),
-                contributions={name: float(part[0, habit]) for name, part in contributions.items()},
-                propensity=chance,
-                by_lot=habit != first,
-                weekday=weekday,
-                starts=starts,
-                part_of_day=None if candidates.part[habit] < 0 else PARTS[candidates.part[habit]],
-                habit=json.loads(self._habits[habit]),
+        since: Mapping[str, Since],
+    ) -> Sequence[list[Recommendations]]:
+        raw, ids = self._raw(rows), self.people_.ids[rows].tolist()
+        moved = [place for place, user in enumerate(ids) if user in since]
+        others = [place for place, user in enumerate(ids) if user not in since]
+        groups = [(others, self.people_, rows[others], raw[others])]
+        if moved:
+            theirs = [since[ids[place]] for place in moved]
+            alone = [
+                one.of(self.people_, int(rows[place]), self.candidates_)
+                for place, one in zip(moved, theirs, strict=True)
+            ]
+            shifted = np.concatenate(
+                [one.shifted(raw[[place]], self.candidates_) for place, one in zip(moved, theirs, strict=True)]
             )
-            for rank, (habit, chance, first, (weekday, starts)) in enumerate(
-                zip(shown.tolist(), propensity.tolist(), best.tolist(), self._slots(shown, person, at), strict=True), 1
+            groups.append((moved, People.joined(alone), np.arange(len(moved)), shifted))
+        found: dict[int, list[Recommendations]] = {}
+        for places, people, where, scores in groups:
+            lists = self._answers(people, where, scores, k, moments, lang, tomorrow=tomorrow)
+            found |= zip(places, lists, strict=True)
+        return [found[place] for place in range(len(rows))]
+
+    def _answers(
+        self,
+        people: People,
+        rows: npt.NDArray[np.int64],
+        raw: Floats,
+        k: int,
+        moments: Sequence[datetime | None],
+        lang: str,
+        *,
+        tomorrow: bool,
+        compared: bool = False,
+    ) -> list[list[Recommendations]]:
+        """Lists of a block of people for each of the moments; `raw` as `_ask` returns it."""
+        parts = self._blended(raw, people, rows)
+        score, group = total(parts), people.group(rows, len(self.candidates_))
+        weight = self.blend.weights(people.evidence[rows])["success"][:, None]
+        chance = np.divide(parts["success"], weight, out=np.full(score.shape, np.nan), where=weight > 0)
+        chance = np.clip(chance, 0.0, 1.0)
+        means = np.stack([part.mean(axis=1) for part in parts.values()], axis=1).tolist()
+        neutral = [dict(zip(parts, values, strict=True)) for values in means]
+        profiles = [people.profile(row) for row in rows.tolist()]
+        ids, zones = people.ids[rows].tolist(), people.zone[rows].tolist()
+        history = (people.evidence[rows] > 0).tolist()
+        found: list[list[Recommendations]] = [[] for _ in ids]
+        for at in moments:
+            stamp = None if at is None else at.isoformat()
+            chosen = choice.choose(
+                score,
+                group,
+                self.candidates_,
+                self.alike_,
+                [exploration.generator(self.seed, user, stamp) for user in ids],
+                k=k,
+                day=self.day_ if at is None else (at.date() - datetime(1970, 1, 1).date()).days,
+                at=at,
+                tomorrow=tomorrow,
+                varied=self.diversity,
+                epsilon=self.exploration,
             )
-        ]
-        return Recommendations(
-            user_id=user_id,
-            items=tuple(items),
-            filtered=filtered,
-            model_version=self.version_,
-            notes=(
-                *self._notes,
-                *([] if set(profile) & PERSONAL else [Note("impersonal")]),
-                *([Note("ageless")] if np.isnan(person.age) and "age" in filtered else []),
-                *_ties(score[eligible]),
-                *_shortage(k, len(items), len(candidates), filtered),
-            ),
-            at=at,
-            shown_at=_instant(at, str(people.zone[row])),
-            policy=f"blend {self.version_}, last place by lot {self.exploration:g}",
-            language=lang,
-            person=profile,
-            neutral={name: float(part[0].mean()) for name, part in contributions.items()},
-            has_history=bool(people.evidence[row] > 0),
-        )
+            taken, tied = chosen.taken.tolist(), (chosen.spread < _TIED).tolist()
+            items = self._items(chosen, score, parts, chance, lang)
+            for row, eligible in enumerate(chosen.eligible.tolist()):
+                filtered = {reason: count for reason, count in zip(context.REASONS, taken[row], strict=True) if count}
+                found[row].append(
+                    Recommendations(
+                        user_id=ids[row],
+                        items=items[row],
+                        filtered=filtered,
+                        model_version=self.version_,
+                        notes=(
+                            *self._notes,
+                            *([] if set(profiles[row]) & PERSONAL else [Note("impersonal")]),
+                            *([Note("ageless")] if np.isnan(group.age[row]) and "age" in filtered else []),
+                            *([Note("tied", {"habits": eligible})] if eligible > 1 and tied[row] else []),
+                            *_shortage(k, len(items[row]), len(self.candidates_), filtered),
+                        ),
+                        at=at,
+                        shown_at=_instant(at, zones[row]),
+                        policy=f"blend {self.version_}, last place by lot {self.exploration:g}",
+                        language=lang,
+                        person=profiles[row],
+                        neutral=neutral[row],
+                        has_history=history[row],
+                        compared=compared,
+                    )
+                )
+        return found
 
-    def _slots(
-        self, habits: npt.NDArray[np.integer], person: context.Person, at: datetime | None
-    ) -> Iterator[tuple[int, date | None]]:
-        """Weekday and date on which to begin each habit."""
-        over = context.over(self.candidates_, context.hour_of(at))
-        return (context.first_day(person.weekdays, at, today_is_over=bool(over[habit])) for habit in habits)
+    def _items(
+        self, chosen: choice.Choice, score: Floats, parts: Mapping[str, Floats], chance: Floats, lang: str
+    ) -> list[tuple[Item, ...]]:
+        """Items of the lists of a block, with all that is known of them."""
+        candidates, habits = self.candidates_, chosen.habits
+        across = np.arange(len(habits))[:, None]
+        scores, chances = score[across, habits].tolist(), chance[across, habits]
+        between = self._between(chances)
+        shares = np.stack([part[across, habits] for part in parts.values()], axis=-1).tolist()
+        known = {
+            habit: (
+                str(candidates.ids[habit]),
+                candidates.name(habit, lang),
+                None if candidates.part[habit] < 0 else PARTS[candidates.part[habit]],
+                bool(chosen.over[habit]),
+                _habit(self._habits[habit]),
+            )
+            for habit in np.unique(habits).tolist()
+            if habit >= 0
+        }
+        lists = []
+        lengths = (habits >= 0).sum(axis=1).tolist()
+        likely, propensity, by_lot = chances.tolist(), chosen.propensity.tolist(), chosen.by_lot.tolist()
+        for row, places in enumerate(habits.tolist()):
+            items = []
+            for place in range(lengths[row]):
+                habit_id, name, part_of_day, over, habit = known[places[place]]
+                weekday, starts = chosen.begins[row][over]
+                success = likely[row][place]
+                unknown = success != success  # NaN
+                items.append(
+                    Item(
+                        rank=place + 1,
+                        habit_id=habit_id,
+                        name=name,
+                        score=scores[row][place],
+                        success_probability=None if unknown else success,
+                        contributions=dict(zip(parts, shares[row][place], strict=True)),
+                        propensity=propensity[row][place],
+                        by_lot=by_lot[row] and place == lengths[row] - 1,
+                        weekday=weekday,
+                        starts=starts,
+                        part_of_day=part_of_day,
+                        success_interval=None if unknown or between is None else between[row][place],
+                        habit=habit,
+                    )
+                )
+            lists.append(tuple(items))
+        return lists
 
-    def _between(self, probability: float) -> tuple[float, float] | None:
+    def _between(self, chances: Floats) -> list[list[tuple[float, float]]] | None:
+        """Interval of each probability (people, k); None where none is known."""
         if self._interval is None:
             return None
-        low, high = (float(np.interp(probability, self._chances, bound)) for bound in self._interval)
-        return min(low, probability), max(high, probability)
+        low, high = (np.interp(chances, self._chances, bound) for bound in self._interval)
+        bounds = np.minimum(low, chances).tolist(), np.maximum(high, chances).tolist()
+        return [list(zip(*both, strict=True)) for both in zip(*bounds, strict=True)]
+
+
+def _check_number(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"k is the number of habits, 1 or more; got {k!r}")
+
+
+@lru_cache(maxsize=4096)
+def _habit(row: str) -> dict[str, Any]:
+    """Read a row of `_rows`; whoever asks gets the same one, which nobody changes."""
+    found: dict[str, Any] = json.loads(row)
+    return found
 
 
 def read_moment(at: datetime | str | None) -> datetime | None:
@@ -448,11 +553,6 @@ def _notes(dataset: Dataset, models: Models) -> Iterator[Note]:
         yield Note("same_chance", {"adoptions": models.success.counts_["pairs"]})
     if len(dataset.users) < 2:
         yield Note("alone")
-
-
-def _ties(scores: Floats) -> Iterator[Note]:
-    if len(scores) > 1 and np.ptp(scores) < _TIED:
-        yield Note("tied", {"habits": len(scores)})
 
 
 def _shortage(k: int, found: int, habits: int, filtered: Mapping[str, int]) -> Iterator[Note]:

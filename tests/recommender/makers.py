@@ -7,7 +7,7 @@ import pandas as pd
 
 from habitlab.dataset import Dataset
 from habitlab.recommender.candidates import Candidates
-from habitlab.recommender.context import LONG_AGO, Person
+from habitlab.recommender.context import LONG_AGO, Group
 from habitlab.recommender.recommend import Models, Recommender
 
 
@@ -29,7 +29,7 @@ def candidates(count: int = 6, **columns) -> Candidates:
     return Candidates.of(habits(count, **columns))
 
 
-def person(count: int = 6, **known) -> Person:
+def person(count: int = 6, **known) -> Group:
     """Somebody of 40 with half an hour a day and without any history."""
     usual = {
         "age": 40.0,
@@ -37,11 +37,11 @@ def person(count: int = 6, **known) -> Person:
         "held": np.zeros(count, dtype=bool),
         "rejected": np.full(count, LONG_AGO),
         "given_up": np.full(count, LONG_AGO),
-        "shown": np.zeros(0, dtype=np.int64),
-        "shown_day": np.zeros(0, dtype=np.int64),
         "weekdays": np.zeros(7),
     }
-    return Person(**(usual | known))
+    shown = {name: known.pop(name, np.zeros(0, dtype=np.int64)) for name in ("shown", "shown_day")}
+    alone = {name: np.asarray(value)[None] for name, value in (usual | known).items()}
+    return Group(**alone, **shown, shown_to=np.zeros_like(shown["shown"]))
 
 
 class Told:

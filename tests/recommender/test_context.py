@@ -14,7 +14,8 @@ NOON = 20_000  # a day
 
 
 def offered(who, habits, **moment):
-    left, taken = sift(who, habits, **({"day": NOON} | moment))
+    (left,), (counts,) = sift(who, habits, **({"day": NOON} | moment))
+    taken = {reason: int(count) for reason, count in zip(context.REASONS, counts, strict=True) if count}
     assert left.sum() + sum(taken.values()) == len(habits)
     return np.flatnonzero(left).tolist(), taken
 
@@ -112,13 +113,13 @@ def test_4_3_every_reason_is_documented():
 
 
 def test_4_3_c_the_day_to_begin_is_the_next_good_one():
-    effects = np.array([-1, 1, -1, 2, -1, 0, 0], dtype=float)  # Tuesday and Thursday
-    monday = datetime(2026, 1, 5, 9)
-    assert context.first_day(effects, monday) == (1, date(2026, 1, 6))
-    assert context.first_day(effects, datetime(2026, 1, 8, 9)) == (3, date(2026, 1, 8))
-    assert context.first_day(effects, datetime(2026, 1, 8, 21), today_is_over=True) == (1, date(2026, 1, 13))
-    assert context.first_day(effects, None) == (3, None)
-    assert context.first_day(np.zeros(7), monday) == (0, date(2026, 1, 5))
+    tuesday_and_thursday = np.array([-1, 1, -1, 2, -1, 0, 0], dtype=float)
+    effects, monday = np.stack([tuesday_and_thursday, np.zeros(7)]), datetime(2026, 1, 5, 9)
+    assert context.first_days(effects, monday) == [(1, date(2026, 1, 6)), (0, date(2026, 1, 5))]
+    assert context.first_days(effects[:1], datetime(2026, 1, 8, 9)) == [(3, date(2026, 1, 8))]
+    late = context.first_days(effects, datetime(2026, 1, 8, 21), today_is_over=True)
+    assert late == [(1, date(2026, 1, 13)), (4, date(2026, 1, 9))]
+    assert context.first_days(effects, None) == [(3, None), (0, None)]
 
 
 def test_1_1_o_unknown_columns_filter_nothing():

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from habitlab.dataset import Dataset, check
-from habitlab.recommender.exploration import draw, generator, inclusion, slate_rows
+from habitlab.recommender.exploration import draw, generator, slate_rows
 from tests.recommender.makers import habits, recommender
+from tests.recommender.oracle import inclusion
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(0.001, 1))
