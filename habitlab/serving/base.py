@@ -33,7 +33,7 @@ def load(data: str | Path) -> Dataset:
     """Read a dataset, or make the sample."""
     from habitlab import open_dataset
 
-    return open_dataset(data)
+    return open_dataset("sample" if str(data) == "sample" else data)
 
 
 def identity(data: str | Path) -> str:

@@ -34,7 +34,9 @@ class Directory:
     somebody deletes there is gone here. `on_reset` is called when everything kept in memory has to go.
     """
 
-    def __init__(self, folder: str | Path, zones: Mapping[str, str], on_reset: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, folder: str | Path, zones: Mapping[str, str], on_reset: Callable[[], None] = lambda: None
+    ) -> None:
         """Nothing is read yet; `follow` does."""
         self._connections = state.Connections(folder, wait=0.5)
         self._zones, self._on_reset = zones, on_reset

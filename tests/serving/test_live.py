@@ -140,3 +140,7 @@ def test_changed_data_are_read_again_with_the_events_that_came_meanwhile(
         prepare(connection, tmp_path / "more.db", datetime(2024, 5, 7, tzinfo=UTC))
         after = json.loads(connection.execute("SELECT body FROM features WHERE user_id = ?", (USER,)).fetchone()[0])
     assert after["habits"]["h001"]["done"] == before["habits"]["h001"]["done"] + 1
+
+
+def test_7_1_b_the_sample_is_known_by_its_word_also_as_a_path():
+    assert len(load(Path("sample")).users) == len(load("sample").users) == 200
