@@ -52,6 +52,19 @@ def errors(table: pd.DataFrame, *, level: float) -> list[Any]:
     return found
 
 
+def drawn(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `aggregates.accuracy` worth a curve: where nearly every category has an estimate.
+
+    Raises `MissingColumn` where there are fewer than two.
+    """
+    rows = table[(table["told"] > 0.9) & np.isfinite(table["epsilon"])]
+    if len(rows) < 2:
+        raise MissingColumn(
+            f"needs more people: with epsilon up to {EPSILONS[-1]:g} noise leaves too few in a category"
+        )
+    return rows
+
+
 def refusal(budget: float, asked: float) -> tuple[list[Any], str]:
     """Ask a ledger until it refuses: findings ledger_answered and ledger_adding (by adding epsilons), and its words."""
     with tempfile.TemporaryDirectory() as folder:
@@ -68,18 +81,19 @@ def refusal(budget: float, asked: float) -> tuple[list[Any], str]:
 def tried(dataset: Dataset, *, epsilon: float, runs: int, seed: int) -> list[Any]:
     """Try to tell neighbouring datasets apart: findings audit_kept, and audit_broken for a bound that is not kept.
 
-    The neighbour lacks the person whose bounded contribution is longest. Noise is drawn from a seed here.
+    The neighbour has one person more, the one that is easiest to see: all done, in every category. Noise is drawn from
+    a seed here.
     """
     values, cells = aggregates.completion(dataset), [category.value for category in Category]
-    widest = values.groupby("user_id")["cell"].nunique().idxmax()
-    less = values[values["user_id"] != widest]
+    person = pd.DataFrame({"user_id": "one person more", "cell": cells, "value": 1.0, "weight": 1})
+    more = pd.concat([values, person], ignore_index=True)
     generator = np.random.default_rng(seed)
     found = []
     for key, kept, words in (
         ("audit_kept", 3, "as published"),
         ("audit_broken", len(cells), "with noise for one category a person, while people count in all"),
     ):
-        sums = [aggregates.summed(aggregates.bound(v, cells, kept), cells, kept).sums for v in (values, less)]
+        sums = [aggregates.summed(aggregates.bound(v, cells, kept), cells, kept).sums for v in (values, more)]
         reach = aggregates.summed(values.iloc[:0], cells, 3 if kept == 3 else 1).reach
         scale = aggregates.scale_for(reach, rho_of(epsilon, 1e-6))
         one, other = (partial(_with_noise, one, scale, generator) for one in sums)
