@@ -18,6 +18,8 @@ from habitlab.serving.replay import replay as make_up
 
 WITH, WITHOUT = "as planted", "without"
 LAST_DAYS = 14
+FEWEST = 50
+"""People that a made-up log needs."""
 PLANTED = (("slow", 0.5), ("cache", 0.1), ("adoption", 0.4), ("people", 0.5), ("missing", 0.15))
 SHOWS_IN = {
     "slow": "latency p95",
@@ -28,6 +30,22 @@ SHOWS_IN = {
 }
 """Where each kind of change has to show."""
 _METRICS = ("slow", "cache", "adoption")
+
+
+def people_for(dataset: Dataset) -> tuple[Dataset, str]:
+    """Return the dataset whose people a made-up log takes, and why it is not this one (empty if it is).
+
+    Few people, or such whose age or minutes a day are not known, can show nothing of what is planted: then those of the
+    sample stand in.
+    """
+    from habitlab import open_dataset
+
+    known = [name for name in ("age", "time_commitment") if name in dataset.users and dataset.users[name].notna().any()]
+    if len(dataset.users) >= FEWEST and len(dataset.habits) and len(known) == 2:
+        return dataset, ""
+    lack = f"{len(dataset.users)} people" if len(known) == 2 else "none of whom both are known"
+    why = f"needs {FEWEST} people with `age` and `time_commitment`; this dataset has {lack}"
+    return open_dataset(), f"{why}; those of the sample stand in"
 
 
 def planted_logs(dataset: Dataset, *, days: int = 120, per_day: float = 300.0, seed: int = 0) -> dict[str, Log]:

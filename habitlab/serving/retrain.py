@@ -171,7 +171,7 @@ def fairness_guardrail(dataset: Dataset, values: pd.DataFrame, metric: str, leve
         return Guardrail("fairness", Interval(np.nan, np.nan, np.nan, level), MARGINS["fairness"])
     worst = shown.loc[shown["ci_low"].idxmin()]
     harm = Interval(float(worst["estimate"]), float(worst["ci_low"]), float(shown["ci_high"].min()), level)
-    return Guardrail("fairness", harm, MARGINS["fairness"])
+    return Guardrail("fairness", _tolerated(harm, MARGINS["fairness"]), MARGINS["fairness"])
 
 
 def minors_guardrail(challenger: Recommender, dataset: Dataset) -> Guardrail:
@@ -189,6 +189,11 @@ def minors_guardrail(challenger: Recommender, dataset: Dataset) -> Guardrail:
     unfit = [any(allowed[item.habit_id] > _years(age) for item in one.items) for age, one in lists]
     share = -float(np.mean(unfit))
     return Guardrail("minors", Interval(share, share, share), MARGINS["minors"])
+
+
+def _tolerated(found: Interval, margin: float) -> Interval:
+    """A harm that is shown to be smaller than the margin is none: with many people every difference is significant."""
+    return replace(found, ci_high=max(found.ci_high, 0.0)) if found.ci_low > -margin else found
 
 
 def _years(age: float) -> float:
@@ -230,7 +235,7 @@ def gate(
         varied = comparison.interval(f"intra_list_diversity@{k}", level)
         if np.isnan(varied.ci_low) and varied.difference == 0:  # the same lists
             varied = Interval(0.0, 0.0, 0.0, level)
-        rails.append(Guardrail("diversity", varied, MARGINS["diversity"]))
+        rails.append(Guardrail("diversity", _tolerated(varied, MARGINS["diversity"]), MARGINS["diversity"]))
     else:
         notes.append("diversity was not checked: habits have neither category nor kind")
     told, failed = cases_guardrail(challenger, cases)

@@ -74,6 +74,16 @@ def test_simulated_curves_become_findings() -> None:
     assert {one.key for one in report.detector_findings(table)} >= {"sigma_false", "seasonal_hours"}
 
 
+def test_where_people_are_too_few_those_of_the_sample_stand_in(tiny: Dataset) -> None:
+    for few in (tiny, Dataset()):
+        people, why = report.people_for(few)
+        assert len(people.users) == 200
+        assert "stand in" in why
+    enough = simulate(users=60, days=10)
+    assert report.people_for(enough) == (enough, "")
+    assert "none of whom" in report.people_for(enough.replace(users=enough.users.drop(columns="age")))[1]
+
+
 def test_a_short_log_and_no_people_are_refused() -> None:
     with pytest.raises(ValueError, match="too short"):
         report.planted_logs(simulate(users=20, days=10), days=30)

@@ -310,6 +310,7 @@ def made_up(
         (-0.10, 0.05, 0.0, "keep control"),
         (0.00, 0.05, 0.0, "wait"),
         (0.10, 0.05, -0.10, "keep control"),
+        (0.10, 0.05, -0.005, "roll out"),  # less variety for sure, but by less than is tolerated
     ],
 )
 def test_8_1_e_the_gate(gain: float, spread: float, diversity: float, action: str, people: Dataset, model: Any) -> None:
