@@ -367,6 +367,7 @@ def test_8_1_f_a_run_from_events_to_the_log(tmp_path: Path, people: Dataset, mon
     """First, nothing new, judged and logged either way, rolled back; the watermark moves only with a run."""
     user = str(people.users["user_id"].iloc[0])
     short = {"origins": 1, "resamples": 200}
+    monkeypatch.setattr(retrain, "MOST_CHECKED", 20)
     first = retrain.retrain(people, tmp_path, now=NOW, **short)
     assert (first.action, first.live) == ("first", first.version)
     again = retrain.retrain(people, tmp_path, now=NOW, **short)
