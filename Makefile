@@ -75,7 +75,7 @@ lint: $(READY)  ## Check style, types and the direction of imports
 	$(PYTHON) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 
 bench: $(READY) $(DATA)  ## Run every benchmark and print the ratios
-	@for name in open_dataset simulation streaks report_build features factorise fit_success recommend_all recommend_one metrics; do \
+	@for name in open_dataset simulation streaks report_build features factorise fit_success recommend_all recommend_one metrics tuning serving batch; do \
 	  echo "== benchmarks/$$name.py"; $(PYTHON) benchmarks/$$name.py || exit 1; done
 
 lock:  ## Pin the newest allowed versions in requirements.lock
