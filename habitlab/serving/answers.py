@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -18,7 +18,7 @@ from habitlab.explanations.reasons import explain_list
 from habitlab.recommender.context import FATIGUE_DAYS
 from habitlab.recommender.recommendations import Recommendations
 from habitlab.recommender.since import Since
-from habitlab.serving import state
+from habitlab.serving import lists, state
 from habitlab.serving.feature_store import FeatureStore
 from habitlab.serving.history import local_day, since
 from habitlab.serving.lists import Key, Ready
@@ -55,6 +55,42 @@ class Answers:
         found, whole = self._personal(key, profile, k, lang, moment)
         return Ready.of(explain_list(found, lang), key), whole
 
+    def make_many(
+        self, people: Mapping[str, Profile], k: int, lang: str, moments: Sequence[datetime]
+    ) -> Iterator[tuple[Key, Ready]]:
+        """Yield the lists that `make` makes, of many people for moments of one day, scored at once where they can be.
+
+        What cannot count all that happened is left out. Raises sqlite3.Error while the database cannot be read.
+        """
+        since: dict[str, Since] = {}
+        together = []
+        for user, profile in people.items():
+            if profile.opted_out or profile.registered_here:
+                for moment in moments:
+                    key = self.key(user, profile, k, lang, moment)
+                    ready, whole = self.make(key, profile, k, lang, moment)
+                    if whole:
+                        yield key, ready
+                continue
+            now = self._features.get(user, profile.version) if profile.version else None
+            if profile.version and now is None:
+                continue
+            with self._connections.use() as connection:
+                happened = self._happened(connection, user, profile, moments[0], now, None)
+            together.append(user)
+            if happened != Since():
+                since[user] = happened
+        many = self.live.recommender.recommend_many(together, k, moments, lang, since=since)
+        for user, found in zip(together, many, strict=True):
+            for moment, one in zip(moments, found, strict=True):
+                key = self.key(user, people[user], k, lang, moment)
+                yield key, Ready.of(explain_list(one, lang), key)
+
+    def key(self, user_id: str, profile: Profile, k: int, lang: str, moment: datetime) -> Key:
+        """Return the key of a list."""
+        name = lists.name(k, lang, moment, personal=not profile.opted_out)
+        return Key(user_id, self.live.key, profile.version, name)
+
     def _for_anybody(self, k: int, lang: str, moment: datetime) -> Recommendations:
         return explain_list(self.live.recommender.recommend({}, k, moment, lang), lang)
 
@@ -65,21 +101,35 @@ class Answers:
         now = self._features.get(user, profile.version) if profile.version else None
         try:
             with self._connections.use() as connection:
-                shown = self._shown(connection, key.user_id, profile, moment)
                 text = self._registration(connection, key.user_id) if profile.registered_here else None
-                fitted = features_until(connection, key.user_id, text, self.live.learnt) if profile.version else None
+                happened = self._happened(connection, key.user_id, profile, moment, now, text)
         except (sqlite3.Error, OSError, ValueError) as error:
             if profile.registered_here:
                 raise sqlite3.OperationalError("the registration cannot be read now") from error
             log.warning("a list is made without all that happened since the fit: %s", error)
-            happened = None if now is None else since(now, now)
-            return self.live.recommender.recommend(user, k, moment, lang, since=happened), False
+            known = None if now is None else since(now, now)
+            return self.live.recommender.recommend(user, k, moment, lang, since=known), False
         if text is not None:
             user = _with_consent(Registration.of(json.loads(text)), now)
         whole = now is not None or not profile.version
-        happened = Since(shown=tuple(shown)) if now is None or fitted is None else since(now, fitted, shown)
         found = self.live.recommender.recommend(user, k, moment, lang, since=happened)
         return replace(found, user_id=key.user_id), whole
+
+    def _happened(
+        self,
+        connection: sqlite3.Connection,
+        user_id: str,
+        profile: Profile,
+        moment: datetime,
+        now: Mapping[str, Any] | None,
+        registration: str | None,
+    ) -> Since:
+        """What a person did since the fit; `now`: their features, None where nothing happened."""
+        shown = self._shown(connection, user_id, profile, moment)
+        if now is None:
+            return Since(shown=tuple(shown))
+        fitted = features_until(connection, user_id, registration, self.live.learnt)
+        return since(now, fitted, shown)
 
     def _registration(self, connection: sqlite3.Connection, user_id: str) -> str | None:
         row = connection.execute("SELECT registration FROM profiles WHERE user_id = ?", (user_id,)).fetchone()

@@ -52,6 +52,11 @@ class Directory:
         """Return who that is; None for nobody we know."""
         return self._changed.get(user_id) or self._base.get(user_id)
 
+    def people(self) -> list[str]:
+        """Return everybody by their ids, in order."""
+        here = (user for user, profile in self._changed.items() if profile.registered_here)
+        return sorted({*self._base, *here})
+
     def replace(self, zones: Mapping[str, str]) -> None:
         """Know the people of another model."""
         with self._lock:

@@ -28,7 +28,7 @@ from habitlab.serving.cache import Levels
 from habitlab.serving.exposures import ExposureLog
 from habitlab.serving.feature_store import FeatureStore
 from habitlab.serving.history import local
-from habitlab.serving.lists import Key, Ready
+from habitlab.serving.lists import Ready
 from habitlab.serving.live import Live, newer
 from habitlab.serving.metrics import Metrics
 from habitlab.serving.profiles import Directory, Profile
@@ -182,8 +182,7 @@ class Service:
         """Return a list and the level it comes from; `Refusal` for somebody unknown."""
         profile, answers = self.profile(asked.user_id), self.answers
         moment = asked.at or lists.current(local(now, profile.zone))
-        name = lists.name(asked.k, asked.lang, moment, personal=not profile.opted_out)
-        key = Key(asked.user_id, answers.live.key, profile.version, name)
+        key = answers.key(asked.user_id, profile, asked.k, asked.lang, moment)
 
         def compute() -> tuple[Ready, bool]:
             self.metrics.computed.inc()

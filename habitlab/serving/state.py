@@ -17,7 +17,7 @@ from pathlib import Path
 DATABASE = "service.db"
 REGISTRY = "registry"
 LOGS = "logs"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LONGEST_WAIT = 2.0
 """Seconds a writer waits for another one; then the request is answered with 503."""
 
@@ -61,7 +61,16 @@ CREATE TABLE lists (            -- finished answers, of the batch and of misses
     body BLOB NOT NULL,         -- `lists.Ready.pack`
     made_at TEXT NOT NULL,
     expires_at REAL,            -- seconds since 1970; NULL never
-    PRIMARY KEY (user_id, model_version, key)
+    run INTEGER NOT NULL DEFAULT 0,  -- of the batch; 0: made when somebody asked. Only 0 and the live run count.
+    PRIMARY KEY (user_id, model_version, key, run)
+);
+CREATE INDEX lists_of_run ON lists (run, user_id);
+
+CREATE TABLE runs (             -- of the batch: at most one that is live, and one that is not complete yet
+    run INTEGER PRIMARY KEY AUTOINCREMENT,
+    what TEXT NOT NULL,         -- JSON: model, day, number of habits and language
+    begun_at TEXT NOT NULL,
+    live_at TEXT                -- NULL: its lists are not to be found yet
 );
 
 CREATE TABLE exposures (        -- rows of the table `recommendations`: one for each place of each draw that was shown

@@ -117,7 +117,8 @@ class MemoryStore:
 class SqliteStore:
     """Values in the table `lists` of a service's database: they outlive the process.
 
-    Of one person, model and name only the value of the newest profile is kept.
+    Of one person, model and name only the value of the newest profile is kept, and one of the batch, which is found
+    when its run is live.
     """
 
     level = "database"
@@ -139,7 +140,8 @@ class SqliteStore:
         """See `Store`."""
         row = self._run(
             "SELECT body, expires_at FROM lists"
-            " WHERE user_id = ? AND model_version = ? AND key = ? AND profile_version = ?",
+            " WHERE user_id = ? AND model_version = ? AND key = ? AND profile_version = ?"
+            " AND (run = 0 OR run = (SELECT run FROM runs WHERE live_at IS NOT NULL)) ORDER BY run DESC LIMIT 1",
             (key.user_id, key.model_version, key.name, key.profile_version),
         ).fetchone()
         if row is None or (row[1] is not None and row[1] < self._clock().timestamp()):
@@ -162,17 +164,17 @@ class SqliteStore:
 
 
 PUT = (
-    "INSERT INTO lists (user_id, key, model_version, profile_version, body, made_at, expires_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user_id, model_version, key) DO UPDATE SET"
+    "INSERT INTO lists (user_id, key, model_version, profile_version, body, made_at, expires_at, run)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user_id, model_version, key, run) DO UPDATE SET"
     " profile_version = excluded.profile_version, body = excluded.body, made_at = excluded.made_at,"
     " expires_at = excluded.expires_at WHERE excluded.profile_version >= profile_version"
 )
 """Statement that keeps a list, unless one of a newer profile is kept; its values are `row_of`."""
 
 
-def row_of(key: Key, value: bytes, now: datetime, until: float | None) -> tuple[Any, ...]:
-    """Return the values for `PUT`; `until` seconds since 1970."""
-    return (key.user_id, key.name, key.model_version, key.profile_version, value, state.stamp(now), until)
+def row_of(key: Key, value: bytes, now: datetime, until: float | None, run: int = 0) -> tuple[Any, ...]:
+    """Return the values for `PUT`; `until` seconds since 1970, `run` of the batch."""
+    return (key.user_id, key.name, key.model_version, key.profile_version, value, state.stamp(now), until, run)
 
 
 class RedisStore:
