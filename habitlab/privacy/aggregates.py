@@ -24,9 +24,10 @@ import pandas as pd
 from scipy import stats
 
 from habitlab.dataset import Dataset, MissingColumn
+from habitlab.dataset.content import content_hash
 from habitlab.dataset.schema import TABLES
 from habitlab.dataset.vocabulary import Category
-from habitlab.privacy.ledger import Ledger, content_hash, epsilon_of, rho_of
+from habitlab.privacy.ledger import Ledger, epsilon_of, rho_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

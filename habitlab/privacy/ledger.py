@@ -10,21 +10,17 @@ snapshot a release came from: the same question of the same snapshot gets the an
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import optimize
 
 from habitlab.dataset.sqlite import replacing
-
-if TYPE_CHECKING:
-    from habitlab.dataset import Dataset
 
 _WAIT = 60.0  # seconds for another process to finish a release
 _LARGEST_RHO = 1e4
@@ -153,20 +149,3 @@ class Ledger:
             os.fsync(directory)  # the exchange itself must not be lost either
         finally:
             os.close(directory)
-
-
-def content_hash(dataset: Dataset) -> str:
-    """Return a hash of all tables of a dataset: another one as soon as any value changes."""
-    import pandas as pd
-
-    from habitlab.dataset.schema import TABLES
-
-    digest = hashlib.sha256()
-    for name in TABLES:
-        table = dataset.table(name)
-        for column in table.columns:
-            values: Any = table[column]
-            values = values.map(repr) if values.dtype == object else values
-            digest.update(f"{name}.{column} {values.dtype} {len(values)}".encode())
-            digest.update(pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes())
-    return digest.hexdigest()[:32]

@@ -14,9 +14,10 @@ import pandas as pd
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.derived import age_band
+from habitlab.dataset.small_groups import FEWEST, hidden, recoverable
 from habitlab.dataset.vocabulary import Category
 from habitlab.evaluation.estimates import Estimate
-from habitlab.privacy import aggregates, suppression
+from habitlab.privacy import aggregates
 from habitlab.privacy.empirical import audit
 from habitlab.privacy.ledger import Ledger, rho_of
 from habitlab.recommender import notifications
@@ -108,7 +109,7 @@ def _with_noise(sums: Any, scale: float, generator: np.random.Generator, runs: i
     return sums + np.rint(generator.normal(0, scale, (runs, len(sums))))
 
 
-def small_groups(dataset: Dataset, fewest: int = suppression.FEWEST) -> tuple[pd.DataFrame, list[Any]]:
+def small_groups(dataset: Dataset, fewest: int = FEWEST) -> tuple[pd.DataFrame, list[Any]]:
     """People by age and gender, small groups hidden; findings groups_small, groups_beside, groups_recovered."""
     dataset.require("users.age", "users.gender")
     users = dataset.users.assign(age=age_band(dataset.users["age"]).astype(object))
@@ -116,10 +117,10 @@ def small_groups(dataset: Dataset, fewest: int = suppression.FEWEST) -> tuple[pd
     order = [band for band in age_band(pd.Series([20.0])).cat.categories if band in table.index]
     table = table.loc[order]
     counts = table.to_numpy()
-    hide = suppression.hidden(counts, fewest)
+    hide = hidden(counts, fewest)
     small = (counts > 0) & (counts < fewest)
     shown = table.astype(object).mask(hide, "hidden").reset_index().rename_axis(columns=None)
-    back = suppression.recoverable(counts, hide) & (counts > 0)
+    back = recoverable(counts, hide) & (counts > 0)
     method = f"fewer than {fewest} people; complementary suppression"
     return shown, [
         exact("groups_small", "Cells with few people, hidden", int(small.sum()), counts.size, "", method),

@@ -8,8 +8,9 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from habitlab.dataset.content import content_hash
 from habitlab.places import cache_folder
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def fitted(source: Dataset | str | Path, tell: Callable[[str], None] | None = No
         del _in_memory[key]
     known = _in_memory.get(id(source))
     if known is None:
-        known = _in_memory[id(source)] = weakref.ref(source), _kept(_content(source), lambda: source, tell)
+        known = _in_memory[id(source)] = weakref.ref(source), _kept(content_hash(source), lambda: source, tell)
     return known[1]
 
 
@@ -54,7 +55,7 @@ def _kept(identity: str, dataset: Callable[[], Dataset], tell: Callable[[str], N
     from habitlab.models.storage import ModelFileError
     from habitlab.recommender.recommend import Recommender
 
-    key = hashlib.sha256(f"{identity} {_source()}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{identity} {source_hash()}".encode()).hexdigest()[:32]
     place = cache_folder() / "recommenders" / f"{key}.model"
 
     def find() -> Recommender | None:
@@ -103,25 +104,7 @@ def _identity(path: Path) -> str:
     return entry(path).name
 
 
-def _content(dataset: Dataset) -> str:
-    """Hash of the tables of a dataset."""
-    import pandas as pd
-
-    from habitlab.dataset.schema import TABLES
-
-    digest = hashlib.sha256(repr(dataset.simulated).encode())
-    for name in TABLES:
-        table = dataset.table(name)
-        for column in table.columns:
-            values: Any = table[column]
-            if values.dtype == object:
-                values = values.map(repr)
-            digest.update(f"{name}.{column} {values.dtype}".encode())
-            digest.update(pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _source() -> str:
+def source_hash() -> str:
     """Hash of the source that a fitted recommender follows from, and of the packages beneath."""
     from importlib.metadata import version
 

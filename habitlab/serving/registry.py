@@ -64,7 +64,8 @@ def lineage_of(dataset: Dataset, recommender: Recommender, *, fitted_at: datetim
     from importlib.metadata import version
 
     from habitlab import __version__
-    from habitlab.recommender.fitted import _content, _source
+    from habitlab.dataset.content import content_hash
+    from habitlab.recommender.fitted import source_hash
 
     parameters = {
         "blend": asdict(recommender.blend),
@@ -76,8 +77,8 @@ def lineage_of(dataset: Dataset, recommender: Recommender, *, fitted_at: datetim
     return {
         "fitted_at": stamp(fitted_at),
         "model_version": recommender.version_,
-        "data": _content(dataset),
-        "code": _source(),
+        "data": content_hash(dataset),
+        "code": source_hash(),
         "parameters": parameters,
         "parameters_hash": hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest(),
         "users": len(dataset.users),

@@ -154,7 +154,7 @@ def test_a_changed_dataset_or_source_is_fitted_anew(path, fits, monkeypatch, tmp
     os.utime(path, (1, 1))
     keeping.fitted(path)
     assert len(fits) == 2
-    monkeypatch.setattr(keeping, "_source", lambda: "another one")
+    monkeypatch.setattr(keeping, "source_hash", lambda: "another one")
     keeping.fitted(path)
     assert len(fits) == 3
 
