@@ -19,7 +19,6 @@ from habitlab.dataset import Dataset, MissingColumn
 from habitlab.evaluation import cold_start, fairness, leaderboard, metrics
 from habitlab.evaluation.fairness import Audit
 from habitlab.evaluation.fairness_of_models import user_exposure
-from habitlab.evaluation.leaderboard import Scorer
 from habitlab.evaluation.ranked_lists import Lists
 from habitlab.evaluation.splits import Split
 from habitlab.evaluation.tables import exact
@@ -78,11 +77,6 @@ _CALLED = {"gender": "gender", "age_band": "age", "experience_level": "experienc
 
 
 # What people get
-
-
-def lists_of(models: Mapping[str, Scorer], split: Split, k: int = 10) -> dict[str, Lists]:
-    """Return the lists of each model for the users of a split, (users, k)."""
-    return {name: leaderboard.recommend(name, model, split, k) for name, model in models.items()}
 
 
 def what_people_get(lists: Mapping[str, Lists], dataset: Dataset, split: Split) -> dict[str, pd.DataFrame]:

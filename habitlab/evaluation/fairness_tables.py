@@ -28,8 +28,8 @@ def forest(found: Mapping[str, Audit], keys: Sequence[str], dimensions: Sequence
     for key in (key for key in keys if key in found):
         rows = found[key].groups
         rows = rows[rows["dimension"].isin(dimensions) & (rows["n"] > 0)]
-        held = np.where(rows["suppressed"], ": withheld", "")
-        label = rows["group"].str.replace(" x ", ", ") + "\nn = " + rows["n"].map("{:,}".format) + held
+        label = rows["group"].str.replace(" x ", ", ") + _people(rows["n"], rows["suppressed"])
+        rows = rows.assign(n=rows["n"].astype(float).mask(rows["suppressed"]))
         parts.append(rows.assign(outcome=outcome_of(key).label, label=label))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"estimate": []})
     if table["estimate"].notna().sum() == 0:
@@ -37,8 +37,13 @@ def forest(found: Mapping[str, Audit], keys: Sequence[str], dimensions: Sequence
     return table
 
 
+def _people(number: pd.Series, suppressed: pd.Series) -> pd.Series:
+    """Second line of a label: how many people, or that they are too few to be counted in public."""
+    return ("\nn = " + number.map("{:,}".format)).mask(suppressed, "\nwithheld")
+
+
 def side_by_side(found: Mapping[str, Audit], dimensions: Sequence[str]) -> pd.DataFrame:
-    """A row for each group, a column for each outcome: estimate, interval and n, or that it is withheld."""
+    """A row for each group, a column for each outcome: estimate, interval and n, or that these are withheld."""
     columns = {
         outcome_of(key).label: audit.groups.set_index(["dimension", "group"]).apply(_cell, axis=1)
         for key, audit in found.items()
@@ -56,11 +61,11 @@ _HOLD = "\u00a0"  # a space where no line ends
 
 
 def _cell(row: pd.Series) -> str:
-    people = f"n{_HOLD}={_HOLD}{row['n']:,}"
     if row["n"] == 0:
         return "nobody"
     if row["suppressed"]:
-        return f"withheld {people}"
+        return "withheld"
+    people = f"n{_HOLD}={_HOLD}{row['n']:,}"
     ends = f" [{row['ci_low']:.3f},{_HOLD}{row['ci_high']:.3f}]" if np.isfinite(row["ci_low"]) else ""
     return f"{row['estimate']:.3f}{ends} {people}".replace("-", "\u2212")
 
@@ -127,16 +132,16 @@ def calibration_by_group(
             level=level, resamples=resamples, seed=seed,
         )  # fmt: skip
         held = table["suppressed"] | ~table["group"].isin(shown(audit, dimension)["group"])
-        numbers = table.columns.difference(["group", "n", "users", "suppressed"], sort=False)
-        table = table.assign(suppressed=held)
-        table[numbers] = table[numbers].where(~held)
+        label = table["group"] + _people(table["users"], held)
+        numbers = table.columns.difference(["group", "suppressed"], sort=False)
+        table = table.assign(suppressed=held, label=label)
+        table[numbers] = table[numbers].astype(float).where(~held)
         order = {group: place for place, group in enumerate(audit.groups["group"])}
         parts.append(table.assign(dimension=called(dimension)).sort_values("group", key=lambda name: name.map(order)))
     both = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if both.empty or both["suppressed"].all():
         raise MissingColumn("needs a group by gender or age with enough pairs to be judged")
-    label = both["group"] + "\nn = " + both["users"].map("{:,}".format) + np.where(both["suppressed"], ": withheld", "")
-    return both.assign(label=label).rename(columns={"n": "pairs"})
+    return both.rename(columns={"n": "pairs"})
 
 
 def kinds_of_items(

@@ -63,7 +63,7 @@ def compare(
     return both.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
-def lists_of(models: Mapping[str, Scorer], split: Split, k: int) -> dict[str, npt.NDArray[np.int32]]:
+def lists_of(models: Mapping[str, Scorer], split: Split, k: int = 10) -> dict[str, npt.NDArray[np.int32]]:
     """`recommend` of every model, by name."""
     if not models or not isinstance(models, Mapping) or not all(hasattr(model, "score") for model in models.values()):
         raise ValueError("`models` holds models by name, such as {'popularity': Popularity()}, with `fit` and `score`")

@@ -375,14 +375,26 @@ def reliability_curve(
     return pd.concat(parts, ignore_index=True)
 
 
+def calibration_by_group(evaluation: Evaluation) -> pd.DataFrame:
+    """`evaluation.groups` without what would tell of fewer than ten people: its numbers are NaN, `suppressed` true."""
+    table = evaluation.groups
+    numbers = [name for name in table.columns if name not in ("dimension", "group", "users")]
+    parts = [suppress(rows, "users", numbers) for _, rows in table.groupby("dimension", sort=False)]
+    return pd.concat(parts) if parts else table.assign(suppressed=False)
+
+
 def groups_to_judge(evaluation: Evaluation) -> pd.DataFrame:
-    """Groups with enough pairs to have a reliability slope: label, slope, slope_low, slope_high, n (pairs)."""
-    table = evaluation.groups[evaluation.groups["slope"].notna()]
+    """Groups with enough people and pairs to have a reliability slope: label, slope, slope_low, slope_high, n (pairs),
+    users.
+    """
+    table = calibration_by_group(evaluation)
+    table = table[table["slope"].notna()]
     if table.empty:
         fewest = reliability.FEWEST_OF_GROUP
         raise MissingColumn(f"needs groups of {fewest} held-out pairs or more by gender or age; there is none")
     label = table["dimension"] + ": " + table["group"]
-    return table.assign(label=label)[["label", "slope", "slope_low", "slope_high", "n", "users"]]
+    counts = table[["n", "users"]].astype(int)
+    return table.assign(label=label, **counts)[["label", "slope", "slope_low", "slope_high", "n", "users"]]
 
 
 # When habits are given up

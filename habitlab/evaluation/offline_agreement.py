@@ -36,15 +36,15 @@ NAMED = {
     "tau_snips_adopted": (WEIGHED_ADOPTED, "snips", "Off-policy estimate (snips) of adoptions"),
     "tau_snips_kept": (WEIGHED_KEPT, "snips", "Off-policy estimate (snips) of habits kept"),
     "tau_novelty": (ALONE, "novelty", "Novelty of the list"),
-    "tau_trial_adopted": (TRIAL, "adopted", "A real trial that counts adoptions"),
-    "tau_trial_kept": (TRIAL, "kept", "A real trial that counts habits kept"),
+    "tau_trial_adopted": (TRIAL, "adopted", "A trial that counts adoptions"),
+    "tau_trial_kept": (TRIAL, "kept", "A trial that counts habits kept"),
 }
 """Rank correlations that the report names, chosen before any of them was seen: key -> group, number, label."""
 
 COMPARED = {
     "kept_less_adopted": ("tau_ndcg_kept", "tau_ndcg_adopted", f"NDCG@{K}: counting habits kept, less adopted"),
     "weighed_less_adopted": ("tau_snips_adopted", "tau_ndcg_adopted", f"Of adoptions: snips less NDCG@{K}"),
-    "trial_less_kept": ("tau_trial_kept", "tau_ndcg_kept", f"Of habits kept: a real trial less NDCG@{K}"),
+    "trial_less_kept": ("tau_trial_kept", "tau_ndcg_kept", f"Of habits kept: a trial less NDCG@{K}"),
 }
 """Differences that the report names, paired by world."""
 
@@ -170,7 +170,7 @@ def answer(found: Mapping[str, Estimate]) -> str:
     clause = "which is better" if better else "which is worse" if worse else "which may be no better"
     return (
         f"{start}: with what people keep, the order of policies by NDCG@{K} of later adoptions has a rank correlation "
-        f"of {{tau_ndcg_adopted}}, of habits kept later {{tau_ndcg_kept}}, {clause}, and by a real trial "
+        f"of {{tau_ndcg_adopted}}, of habits kept later {{tau_ndcg_kept}}, {clause}, and by a trial of all of them "
         "{tau_trial_kept}."
     )
 
@@ -208,16 +208,16 @@ def best_policies(worlds: Worlds, *, level: float = 0.95) -> list[Estimate]:
     table = policies(worlds, level=level)
     can = table[table["policy"] != ORACLE]
     chosen = {
-        "keeps_most": (can.iloc[0]["policy"], "which keeps most"),
-        "adopted_most": (can.loc[can["adopted"].idxmax(), "policy"], "adopted most"),
-        "bound": (ORACLE, "the best there is"),
+        "keeps_most": (can.iloc[0]["policy"], "the policy that keeps most"),
+        "adopted_most": (can.loc[can["adopted"].idxmax(), "policy"], "the policy adopted most"),
+        "bound": (ORACLE, "a policy that knows the truth, the best there is"),
     }
     wide = _wide(worlds.truth, "kept")
     return [
         _over_worlds(
             (wide[policy] - wide["random"]).to_numpy(),
             key=key,
-            label=f"More kept under {policy}, {why}",
+            label=f"More kept under {why}" + (f": {policy}" if policy != ORACLE else ""),
             level=level,
             unit="habits",
             method="habits kept of 100 people, less those of random lists; run in each world, mean over worlds",

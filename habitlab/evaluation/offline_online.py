@@ -7,7 +7,7 @@ fitted to what came before (global temporal split), and each gives everybody a l
 - offline metrics: the list is held against what people took up later, from slates of the logging policies;
 - off-policy estimates: the logged answers from that day on are weighed as if a habit of the list, drawn by lot, had
   stood in the place (`online.list_policy`);
-- a real trial: what came of the lists in one draw of the noise, the same people getting every list.
+- a trial: what came of the lists in one draw of the noise, the same people getting every list.
 
 The logging policies are two, given to people by lot: random slates, and slates that favour popular habits.
 """
@@ -49,8 +49,7 @@ POLICIES = ("random", "popularity", "content", "similar people", "success", "ble
 
 OF_ADOPTED, OF_KEPT = "adopted later", "kept later"
 ALONE, WEIGHED_ADOPTED, WEIGHED_KEPT = "the list alone", "off-policy, adopted", "off-policy, kept"
-TRIAL = "a real trial"
-GROUPS = (OF_ADOPTED, OF_KEPT, ALONE, WEIGHED_ADOPTED, WEIGHED_KEPT, TRIAL)
+TRIAL = "a trial"
 """What a number is held against, or comes from."""
 
 _LOWER_IS_BETTER = ("gini", "miscalibration")

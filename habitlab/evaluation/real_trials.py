@@ -70,14 +70,19 @@ def browser_readings(folder: str, level: float) -> pd.DataFrame:
 
 def browser_findings(readings: pd.DataFrame, level: float) -> tuple[list[Estimate], list[Any]]:
     """The difference by row and by person in per cent of the time; and their p-values."""
-    rows = {"rows": (0, "by row", "Student's t of rows as if people"), "people": (2, "by person", "paired t-test")}
+    rows = {
+        "rows": (0, "by row", "Student's t of rows as if people"),
+        "clustered": (1, "by row, errors by person", "ratio, delta method"),
+        "people": (2, "by person", "paired t-test"),
+    }
     times, p_values = [], []
     for key, (place, words, method) in rows.items():
         one = readings.iloc[place]
         middle, low, high = (float(100 * np.expm1(one[name])) for name in ("difference", "ci_low", "ci_high"))
         label = f"Real trial, {words}: time on a site, frequent against infrequent nudges"
         method = f"geometric mean of seconds, {method}; p = {one['p_value']:.3g}"
-        times.append(Estimate(f"time_{key}", label, middle, low, high, level, int(one["n"]), "%", method))
+        if key != "clustered":
+            times.append(Estimate(f"time_{key}", label, middle, low, high, level, int(one["n"]), "%", method))
         p_values.append(
             exact(f"p_{key}", f"Real trial, p-value {words}", one["p_value"], n=int(one["n"]), method=method)
         )
@@ -87,12 +92,15 @@ def browser_findings(readings: pd.DataFrame, level: float) -> tuple[list[Estimat
 def browser_sentences(readings: pd.DataFrame, level: float) -> list[str]:
     """What both readings of the real trial say, in words that follow the numbers."""
     by_row, by_person = (bool(readings["p_value"].iloc[place] < 1 - level) for place in (0, 2))
-    verdict = "one answer" if by_row == by_person else "two answers"
-    says = {True: "an effect", False: "none that can be told"}
-    return [
-        f"One table, {verdict}: the rows of a real trial, taken for people, give p = {{p_rows}} ({says[by_row]}),"
-        f" its {{p_people:n}} people p = {{p_people}} ({says[by_person]})."
-    ]
+    first = "shows an effect by row" if by_row else "shows no effect that can be told by row"
+    second = {
+        (True, False): "and none that can be told by person",
+        (True, True): "and one by person",
+        (False, False): "nor one by person",
+        (False, True): "but one by person",
+    }[by_row, by_person]
+    moral = ": count whom the lot fell on" if by_row != by_person else ""
+    return [f"A real trial {first} (p = {{p_rows}}) {second} (p = {{p_people}}){moral}."]
 
 
 def own_trials(dataset: Dataset, level: float) -> pd.DataFrame:

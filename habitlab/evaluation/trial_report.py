@@ -171,10 +171,10 @@ def metrics(table: pd.DataFrame, primary: Comparison, truth: Mapping[str, float]
     return frame.rename(index={name: metric.label for name, metric in METRICS.items()}).reset_index()
 
 
-def looks(table: pd.DataFrame) -> list[Any]:
+def looks(table: pd.DataFrame, level: float) -> list[Any]:
     """After how many days each way of looking would have stopped the trial."""
     day = np.arange(1, len(table) + 1)
-    naive = (table["fixed_p_value"] < 0.05) & table["p_value"].notna()
+    naive = (table["fixed_p_value"] < 1 - level) & table["p_value"].notna()
     n = int(table[["n_control", "n_arm"]].iloc[-1].sum())
     rows = (
         ("naive_stop", "Looking every day, a usual interval would stop after", naive),
@@ -297,11 +297,10 @@ def reasons(decision: Decision) -> pd.DataFrame:
 def trial_sentences(primary: Comparison, truth: float, decision: Decision) -> list[str]:
     """What the simulated trial says, in words that follow the numbers."""
     holds = "holds" if primary.ci_low <= truth <= primary.ci_high else "misses"
-    told = "" if primary.p_value < 1 - primary.level else ", not told from none,"
+    told = "" if primary.p_value < 1 - primary.level else ", and cannot be told from none"
     return [
-        f"In a simulated trial of {{completion:n}} people completion changes by {{completion}}{told} and the interval"
-        f" ({{completion:range}}) {holds} the truth, {{completion_true}}; with {{safe}} of {{safe:n}} guardrails shown"
-        f" safe the decision is: {decision.action}."
+        f"In a simulated trial completion changes by {{completion:range}}, which {holds} the truth, {{completion_true}}"
+        f"{told}; with {{safe}} of {{safe:n}} guardrails shown safe, the decision is: {decision.action}."
     ]
 
 

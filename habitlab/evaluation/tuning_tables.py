@@ -185,10 +185,12 @@ def gain(differences: pd.DataFrame, *, level: float) -> Estimate:
 
 
 def verdict(gain: Estimate | None) -> str:
-    """Whether tuning helps, as the start of a sentence; where the interval holds 0 or is not known, nobody can tell."""
+    """What tuning does to NDCG, as the start of a sentence; we cannot tell where its interval holds 0."""
     if gain is not None and gain.ci_low > 0:
-        return "Tuning helps"
-    return "Tuning harms" if gain is not None and gain.ci_high < 0 else "We cannot tell whether tuning helps"
+        return "Tuning finds more"
+    if gain is not None and gain.ci_high < 0:
+        return "Tuning finds less"
+    return "We cannot tell whether tuning finds more or less"
 
 
 def side_effects(differences: pd.DataFrame, *, level: float) -> list[Estimate]:

@@ -95,6 +95,11 @@ def simulated(flag: bool = True) -> None:
     _emit({"kind": "about", "about": {"simulated": bool(flag)}}, f"Simulated data: {flag}", "")
 
 
+def also_real(what: str) -> None:
+    """Record what in a report on simulated data is real, such as "the trial in part two"; the banner leaves it out."""
+    _emit({"kind": "about", "about": {"also_real": what}}, f"Real data: {what}", "")
+
+
 def about(dataset: "Dataset") -> None:
     """Record what the data are: source, whether simulated, users, habits, rows and days covered."""
     tracking = dataset.habit_tracking

@@ -12,11 +12,16 @@ from habitlab.evaluation import offline_agreement as held
 from habitlab.evaluation import open_bandit, splits
 from habitlab.evaluation.estimates import Estimate
 from habitlab.evaluation.offline_online import (
+    ALONE,
     DAY,
     DAYS,
-    GROUPS,
+    OF_ADOPTED,
+    OF_KEPT,
     ORACLE,
     POLICIES,
+    TRIAL,
+    WEIGHED_ADOPTED,
+    WEIGHED_KEPT,
     Worlds,
     like,
     one_world,
@@ -142,7 +147,7 @@ def test_every_number_of_every_policy_is_there(worlds):
     assert worlds.truth.groupby("world")["policy"].apply(tuple).tolist() == [POLICIES] * 2
     numbers = worlds.said.groupby(["world", "policy"]).size()
     assert (numbers == numbers.iloc[0]).all()
-    assert set(worlds.said["group"]) == set(GROUPS)
+    assert set(worlds.said["group"]) == {OF_ADOPTED, OF_KEPT, ALONE, WEIGHED_ADOPTED, WEIGHED_KEPT, TRIAL}
     assert not worlds.said.duplicated(["world", "policy", "group", "number"]).any()
     assert worlds.said["value"].notna().all()
     assert set(worlds.weighed["method"]) == set(METHODS)
@@ -319,7 +324,7 @@ def test_the_tables_of_the_report_hold_what_they_say(worlds):
 
 @pytest.mark.long
 def test_what_the_page_says_of_many_worlds():
-    """Eight worlds: lists alone tell least, logs more, a real trial most; the model alone hardly anything."""
+    """Eight worlds: lists alone tell least, logs more, a trial most; the model alone hardly anything."""
     found = held.named(run_worlds(8, 400, seed=500))
     assert found["trial_less_kept"].ci_low > 0
     assert found["tau_ndcg_adopted"].ci_low > 0.3

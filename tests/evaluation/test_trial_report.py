@@ -45,7 +45,13 @@ class TestTheRealTrial:
         assert min(clustered, adjusted) > 0.05
         assert readings["n"].tolist() == [23_269, 809, 809, 809]
         times, p_values = real_trials.browser_findings(readings, 0.95)
-        assert set(publishable([*times, *p_values])) == {"time_rows", "time_people", "p_rows", "p_people"}
+        assert set(publishable([*times, *p_values])) == {
+            "time_rows",
+            "time_people",
+            "p_rows",
+            "p_clustered",
+            "p_people",
+        }
         assert times[0].ci_high < 0 < times[1].ci_high
 
     def test_by_row_is_students_test_and_by_person_with_rows_alike_is_cluster_robust(self, shared_data):
@@ -69,10 +75,10 @@ class TestTheRealTrial:
     @pytest.mark.parametrize(
         ("p_values", "words"),
         [
-            ((0.04, 0.5), ["two answers", "an effect", "none that can be told"]),
-            ((0.04, 0.01), ["one answer", "an effect"]),
-            ((0.4, 0.5), ["one answer", "none that can be told"]),
-            ((0.4, 0.01), ["two answers"]),
+            ((0.04, 0.5), ["shows an effect by row", "none that can be told by person", "count whom the lot fell on"]),
+            ((0.04, 0.01), ["shows an effect by row", "and one by person"]),
+            ((0.4, 0.5), ["no effect that can be told by row", "nor one by person"]),
+            ((0.4, 0.01), ["no effect that can be told by row", "but one by person"]),
         ],
     )
     def test_the_verdict_follows_the_numbers(self, p_values, words):
@@ -144,9 +150,10 @@ class TestTheSimulatedTrial:
                 "n_arm": 41,
             }
         )
-        known = publishable(report.looks(looks))
+        known = publishable(report.looks(looks, 0.95))
         assert (known["naive_stop"]["estimate"], known["valid_stop"]["estimate"]) == (2, 4)
-        never = publishable(report.looks(looks.assign(stop=False)))
+        assert publishable(report.looks(looks, 0.999))["naive_stop"]["estimate"] is None, "at its own level"
+        never = publishable(report.looks(looks.assign(stop=False), 0.95))
         assert never["valid_stop"]["estimate"] is None
         assert never["valid_stop"]["reason"]
 
@@ -190,7 +197,7 @@ class TestTheSimulatedTrial:
         kept = report.retention(rows, small, 0.95)[0]
         decision = report.gate(rows, small, found, kept)
         assert decision.action in ("wait", "keep control")
-        assert "not told from none" in report.trial_sentences(found, small.truth()["done"], decision)[0]
+        assert "cannot be told from none" in report.trial_sentences(found, small.truth()["done"], decision)[0]
 
 
 class TestTrialsOfADataset:

@@ -556,10 +556,10 @@ def test_promises_are_those_of_the_windows() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "says"),
     [
-        (0.1, 0.2, "Tuning helps"),
-        (-0.2, -0.1, "Tuning harms"),
-        (-0.1, 0.1, "We cannot tell whether tuning helps"),
-        (np.nan, np.nan, "We cannot tell whether tuning helps"),
+        (0.1, 0.2, "Tuning finds more"),
+        (-0.2, -0.1, "Tuning finds less"),
+        (-0.1, 0.1, "We cannot tell whether tuning finds more or less"),
+        (np.nan, np.nan, "We cannot tell whether tuning finds more or less"),
     ],
 )
 def test_we_cannot_tell_is_a_verdict(low: float, high: float, says: str) -> None:

@@ -176,6 +176,17 @@ def test_the_banner_stands_only_over_simulated_data(soup: BeautifulSoup) -> None
     assert of(new_markdown_cell("# Real")).select_one(".banner") is None
 
 
+def test_the_banner_leaves_out_what_is_real() -> None:
+    def page_about(**facts: Any) -> BeautifulSoup:
+        bundle = {findings.MIME: {"kind": "about", "about": facts}}
+        return of(new_code_cell("", outputs=[new_output("display_data", data=bundle)]))
+
+    banner = page_about(simulated=True, also_real="the trial of part two").select_one(".banner").get_text()
+    assert "Simulated data, but for the trial of part two, which is" in banner
+    assert "it says nothing about real people" not in banner
+    assert page_about(simulated=False, also_real="the trial of part two").select_one(".banner") is None
+
+
 def test_a_notebook_that_records_nothing_is_still_a_page() -> None:
     small = of(new_markdown_cell("Just *text*."), new_code_cell("1 + 1"))
     assert small.h1.get_text() == "Small"
