@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from habitlab.privacy.suppression import hidden, recoverable, suppress
+from habitlab.dataset.small_groups import hidden, recoverable, suppress
 
 
 def test_9_2_a_a_single_small_group_takes_the_next_smallest_with_it():
