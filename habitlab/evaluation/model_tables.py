@@ -12,6 +12,7 @@ from scipy import sparse, special
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.analyses import FEWEST
+from habitlab.dataset.small_groups import suppress
 from habitlab.evaluation import estimates, leaderboard, splits
 from habitlab.evaluation.estimates import Estimate, Floats, Resampled
 from habitlab.evaluation.leaderboard import Scorer
