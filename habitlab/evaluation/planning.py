@@ -89,8 +89,10 @@ def sample_size(effect: float, outcome: Outcome, *, power_wanted: float = 0.8, l
     Raises
     ------
     ValueError
-        `effect` is 0, or the power wanted does not lie between the risk of a false positive and 1.
+        `effect` is 0 or no number, or the power wanted does not lie between the risk of a false positive and 1.
     """
+    if not np.isfinite(effect):
+        raise ValueError(f"effect must be a number, the smallest one that would matter; it is {effect}")
     if effect == 0:
         raise ValueError("an effect of 0 is found by no number of units: give the smallest one that would matter")
     _check_power(power_wanted, level)

@@ -150,12 +150,15 @@ def effect_by_week(
     first), then as `compare_metrics`.
     """
     week = _week(data, day)
+    undated = int(week.isna().sum())
+    if undated == len(week):
+        raise ValueError(f"no row has a {day}: there is no week to read")
+    lost = (f"{undated} of {len(week)} rows have no {day} and are left out",) if undated else ()
     rows = []
     for number in sorted(week.dropna().unique()):
         part = _with_absent(data[week == number], data, unit, arm, outcome, fill)
-        rows.append(
-            {"week": int(number) + 1} | _row(compare_arms(part, unit=unit, arm=arm, outcome=outcome, **options))
-        )
+        row = _row(compare_arms(part, unit=unit, arm=arm, outcome=outcome, **options))
+        rows.append({"week": int(number) + 1} | row | {"warnings": row["warnings"] + lost})
     return pd.DataFrame(rows)
 
 

@@ -123,6 +123,14 @@ class Guardrail:
     margin: float
     better: Literal["higher", "lower", "equal"] = "higher"
 
+    def __post_init__(self) -> None:
+        """Check the rule."""
+        if self.better not in ("higher", "lower", "equal") or not 0 <= self.margin < math.inf:
+            raise ValueError(
+                f"guardrail {self.name}: the margin is 0 or more, better is higher, lower or equal; "
+                f"got {self.margin} and {self.better!r}"
+            )
+
     def verdict(self) -> Literal["safe", "harmed", "not shown", "no readout"]:
         """Safe where the interval excludes a harm of the margin; harmed where it excludes that there is none."""
         worst, best = _gain(self.result, self.better)

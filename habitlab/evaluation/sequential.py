@@ -123,11 +123,13 @@ def peek(
     if day not in data.columns:
         raise ValueError(f"no column {day!r}; there are {', '.join(map(str, data.columns))}")
     looks = []
+    undated = int(data[day].isna().sum())
+    lost = (f"{undated} of {len(data)} rows have no {day} and are left out",) if undated else ()
     least, stopped = 1.0, False
     for today in np.sort(data[day].dropna().unique()):
         so_far = data[data[day] <= today]
         if so_far[arm].nunique() < 2:
-            looks.append({"day": today, "warnings": ("an arm has no unit yet",), "stop": stopped})
+            looks.append({"day": today, "warnings": ("an arm has no unit yet", *lost), "stop": stopped})
             continue
         found = compare_arms(
             so_far,
@@ -165,7 +167,7 @@ def peek(
                 "fixed_high": found.ci_high,
                 "fixed_p_value": found.p_value,
                 "stop": stopped,
-                "warnings": found.warnings + few,
+                "warnings": found.warnings + few + lost,
             }
         )
     return pd.DataFrame(looks, columns=_COLUMNS)

@@ -84,6 +84,8 @@ def compare_retention(
     if lost.any():
         notes.append(f"{int(lost.sum())} of {len(data)} rows lack a unit, an arm, days or their end and are left out")
         data = data[~lost]
+        if data.empty:
+            raise ValueError(f"no row has a unit, an arm, days and their end: {len(lost)} lack one")
     kept = data[days].to_numpy(dtype=float)
     if (kept < 0).any() or (kept != np.floor(kept)).any():
         raise ValueError(f"{days} must be whole numbers of days, 0 or more")
@@ -111,6 +113,8 @@ def compare_retention(
     if error == 0:
         notes.append("nothing ended within the horizon in either arm, or everything at once: no interval")
         error = float("nan")
+    if share_error == 0:  # all or none are left in both arms: no spread is no certainty
+        share_error = float("nan")
     if srm < SRM_BLOCKS:
         notes.insert(0, f"sample ratio mismatch (p = {srm:.2g}): assignment or logging is broken, no readout")
         mean = share = error = share_error = float("nan")

@@ -80,5 +80,8 @@ def test_bad_input():
         peek(data, unit="user", arm="arm", outcome="y", day="day", planned_effect=0)
     with pytest.raises(ValueError, match="no column 'when'"):
         peek(data, unit="user", arm="arm", outcome="y", day="when", planned_effect=1)
+    undated = data.assign(day=data["day"].astype(float).where(data.index > 2))
+    looks = peek(undated, unit="user", arm="arm", outcome="y", day="day", planned_effect=1)
+    assert all(f"3 of {len(data)} rows have no day" in " ".join(notes) for notes in looks["warnings"])
     assert np.isnan(always_valid(np.nan, 1.0, planned_effect=1).ci_low)
     assert np.isnan(always_valid(1.0, 0.0, planned_effect=1).p_value)

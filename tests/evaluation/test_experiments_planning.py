@@ -91,6 +91,8 @@ def test_impossible_outcomes_are_refused(wrong):
 def test_impossible_plans_are_refused():
     with pytest.raises(ValueError, match="effect of 0"):
         sample_size(0, Outcome(sd=1))
+    with pytest.raises(ValueError, match="effect must be a number"):
+        sample_size(np.nan, Outcome(sd=1))
     with pytest.raises(ValueError, match="outside 0 to 1"):
         power(0.5, 10, Outcome(rate=0.6))
     with pytest.raises(ValueError, match="power must lie"):

@@ -166,6 +166,11 @@ class TestNovelty:
         assert filled["n_arm"].tolist() == [150] * 4
         with pytest.raises(ValueError, match="days since"):
             effect_by_week(data.assign(day=-1), **COLUMNS, outcome="y", day="day")
+        undated = data.assign(day=data["day"].astype(float).where(data.index > 1))
+        missing = effect_by_week(undated, **COLUMNS, outcome="y", day="day")
+        assert all(f"2 of {len(data)} rows have no day" in " ".join(notes) for notes in missing["warnings"])
+        with pytest.raises(ValueError, match="no row has a day"):
+            effect_by_week(data.assign(day=np.nan), **COLUMNS, outcome="y", day="day")
 
 
 class TestOverlappingExperiments:
@@ -269,6 +274,11 @@ class TestRollOutGate:
         assert action(Known(0.01, 0.05), [*rest, Guardrail(name, Known(-0.09, 0.05), 0.02)]) == "wait"
         assert action(Known(0.01, 0.05), [*rest, Guardrail(name, Known(np.nan, np.nan), 0.02)]) == "wait"
         assert action(Known(0.01, 0.05), rest) == "wait"
+
+    @pytest.mark.parametrize("wrong", [{"margin": np.nan}, {"margin": -0.1}, {"better": "more"}])
+    def test_an_impossible_guardrail_is_refused(self, wrong):
+        with pytest.raises(ValueError, match="guardrail retention"):
+            Guardrail("retention", Known(-0.01, 0.02), **{"margin": 0.02} | wrong)
 
     def test_lower_can_be_better(self):
         assert action(Known(-0.05, -0.01), better="lower") == "roll out"

@@ -148,6 +148,10 @@ def test_bad_input():
     nobody = compare(data.assign(ended=False, days=100))
     assert nobody.difference == 0
     assert np.isnan(nobody.p_value)
+    assert nobody.retained[0] == 0
+    assert np.isnan(nobody.retained[1:]).all()
+    with pytest.raises(ValueError, match="no row has a unit, an arm, days and their end: 40 lack one"):
+        compare(data.assign(days=np.nan))
     broken = compare(kept(users=400).query("arm == 'control' or user % 4 == 1"))
     assert np.isnan(broken.difference)
     assert "sample ratio" in broken.warnings[0]
