@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from habitlab.dataset import small_groups
 from habitlab.dataset.analyses import FEWEST
 from habitlab.dataset.catalogue import normalise_name
 from habitlab.dataset.dataset import Dataset
 from habitlab.dataset.schema import TABLES, WHEN, violations
-from habitlab.dataset.small_groups import FEWEST as FEWEST_SHOWN
 from habitlab.dataset.vocabulary import WEEKDAYS, Status
 
 __all__ = [
@@ -161,7 +161,7 @@ def missingness(dataset: Dataset, *, level: float = 0.95, false_discoveries: flo
                 absent, filled = np.bincount(who[away], minlength=size), np.bincount(who[~away], minlength=size)
                 outcome = np.nan_to_num(rate[by])
                 line |= _difference(absent * outcome, absent, filled * outcome, filled, level, unit)
-                if name == "users" and min(absent.astype(bool).sum(), filled.astype(bool).sum()) < FEWEST_SHOWN:
+                if name == "users" and min(absent.astype(bool).sum(), filled.astype(bool).sum()) < small_groups.FEWEST:
                     line |= dict.fromkeys(("rate_1", "rate_0", "difference"))  # what few people do is theirs
             lines.append(line)
     columns = ["table", "column", "rows", "expected", "missing", "share", "unit", *_DIFFERENCE]

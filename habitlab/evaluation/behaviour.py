@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from habitlab.dataset import Dataset, MissingColumn
+from habitlab.dataset import Dataset, MissingColumn, small_groups
 from habitlab.dataset.derived import age_band, minutes_band
 from habitlab.dataset.vocabulary import WEEKDAYS, AdoptionSource
 from habitlab.evaluation import estimates
@@ -674,7 +674,11 @@ def attributes(pairs: pd.DataFrame) -> list[str]:
     """Demographic columns of `demographics_data` that can be associated with categories."""
     if pairs["category"].nunique() < 2:
         raise MissingColumn("needs habits of two categories or more in `habits`; this dataset has one")
-    found = [name for name in ("gender", "age_band") if name in pairs and len(pairs[name].dropna().unique()) > 1]
+    people = pairs.drop_duplicates("user_id")
+    groups = {name: people[name].value_counts() for name in ("gender", "age_band") if name in people}
+    found = [name for name, counts in groups.items() if (counts >= small_groups.FEWEST).sum() > 1]
     if not found:
-        raise MissingColumn("needs users who differ in `gender` or `age`; in this dataset they do not")
+        raise MissingColumn(
+            f"needs two groups by `gender` or `age` of {small_groups.FEWEST} users or more; this dataset has none"
+        )
     return found

@@ -16,6 +16,7 @@ import pandas as pd
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.schema import TABLES
+from habitlab.dataset.small_groups import may_show_one
 from habitlab.evaluation import estimates
 from habitlab.evaluation.estimates import Estimate, Floats
 from habitlab.evaluation.tables import exact, several
@@ -394,11 +395,13 @@ def compared(falls: pd.DataFrame, **draw: Any) -> list[Estimate]:
 # Examples
 
 
-def three_people(lists: Sequence[Recommendations], evidence: npt.ArrayLike) -> pd.DataFrame:
+def three_people(dataset: Dataset, lists: Sequence[Recommendations], evidence: npt.ArrayLike) -> pd.DataFrame:
     """Pick who acted on fewest habits, on a middle number and on most (the first of equals): the top of their lists.
 
-    `evidence` (lists,). Returns user_id, rank and about (in words), a row for each of them.
+    `evidence` (lists,). Returns user_id, rank and about (in words), a row for each of them. Raises `MissingColumn`
+    where single people must not be shown.
     """
+    may_show_one(dataset)
     filled = np.array([row for row, one in enumerate(lists) if one.items], dtype=int)
     if not len(filled):
         raise MissingColumn("needs lists with a habit; there are none")
@@ -410,8 +413,12 @@ def three_people(lists: Sequence[Recommendations], evidence: npt.ArrayLike) -> p
     return pd.DataFrame(rows, columns=["user_id", "rank", "about"])
 
 
-def objections(parts: pd.DataFrame, most: int = 3) -> pd.DataFrame:
-    """Pick the listed habits with the heaviest reasons against them, no two about one part: user_id, rank, about."""
+def objections(dataset: Dataset, parts: pd.DataFrame, most: int = 3) -> pd.DataFrame:
+    """Pick the listed habits with the heaviest reasons against them, no two about one part: user_id, rank, about.
+
+    Raises `MissingColumn` as `three_people` does.
+    """
+    may_show_one(dataset)
     against = parts[(parts["place"] > 0) & (parts["effect"] < 0)]
     picked = against.sort_values(["effect", "user_id", "rank"]).drop_duplicates("part")
     picked = picked.drop_duplicates(["user_id", "rank"]).head(most)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import optimize, sparse, stats
 
-from habitlab.dataset import Dataset, MissingColumn
+from habitlab.dataset import Dataset, MissingColumn, small_groups
 from habitlab.evaluation import cold_start, fairness, leaderboard, metrics
 from habitlab.evaluation.fairness import Audit
 from habitlab.evaluation.fairness_of_models import user_exposure
@@ -133,8 +133,10 @@ def audits(
 ) -> dict[str, Audit]:
     """Audit each outcome in `values` (index user_id) by gender, age, both, and experience, as far as they are known.
 
-    Raises `MissingColumn` where none of them is, or no outcome.
+    Raises `MissingColumn` where none of them is, or no outcome; ValueError where `min_n` is below what may be shown.
     """
+    if min_n < small_groups.FEWEST:
+        raise ValueError(f"min_n is {min_n}; groups of fewer than {small_groups.FEWEST} people are never shown")
     people = fairness.people(dataset)
     names: list[str | tuple[str, ...]] = [name for name in ("gender", "age_band") if name in people]
     if len(names) == 2:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from habitlab.dataset import Dataset, MissingColumn
+from habitlab.dataset import Dataset, MissingColumn, small_groups
 from habitlab.dataset.analyses import FEWEST
 from habitlab.evaluation import leaderboard, metrics
 from habitlab.evaluation.estimates import Estimate
@@ -171,14 +171,20 @@ def protocols(values: Mapping[str, pd.DataFrame], k: int, **draw: Any) -> pd.Dat
 def by_band(values: pd.DataFrame, split: Split, cold: pd.DataFrame | None, k: int, **draw: Any) -> pd.DataFrame:
     """The same by band of evidence: the users of a split, and beside them users held out, who are cold by design.
 
-    Bands in which nobody took up anything later are left out.
+    Bands in which nobody took up anything later are left out, and withheld those of few people; raises `MissingColumn`
+    where none is left.
     """
+    metric = (POPULARITY, f"ndcg@{k}")
     bands = evidence_bands(split).reindex(values.index)
     parts = {str(band): values[(bands == band).to_numpy()] for band in bands.cat.categories}
-    if cold is not None:
+    few = small_groups.hidden([part[metric].notna().sum() for part in parts.values()])
+    parts = {name: part for (name, part), small in zip(parts.items(), few, strict=True) if not small}
+    if cold is not None and cold[metric].notna().sum() >= small_groups.FEWEST:
         parts = {"cold, held out": cold} | parts
-    metric = (POPULARITY, f"ndcg@{k}")
-    return _by_part({name: part for name, part in parts.items() if part[metric].notna().any()}, k, "band", **draw)
+    parts = {name: part for name, part in parts.items() if part[metric].notna().any()}
+    if not parts:
+        raise MissingColumn(f"needs a band of {small_groups.FEWEST} people; smaller ones are withheld")
+    return _by_part(parts, k, "band", **draw)
 
 
 def _by_part(values: Mapping[str, pd.DataFrame], k: int, column: str, **draw: Any) -> pd.DataFrame:

@@ -271,15 +271,18 @@ def test_data_without_answers_have_no_control(recommender: Recommender, parts: p
 
 def test_three_people_are_picked_by_rule(lists: list[Recommendations]) -> None:
     evidence = np.arange(len(lists))[::-1]
-    picked = explained.three_people(lists, evidence)
+    picked = explained.three_people(Dataset(), lists, evidence)
     assert picked["user_id"].tolist() == [lists[59].user_id, lists[30].user_id, lists[0].user_id]
-    assert explained.three_people(lists[:1], [3])["about"].tolist() == ["habits acted on: 3"]
+    real = Dataset(users=pd.DataFrame({"user_id": ["a", "b"]}))
+    with pytest.raises(MissingColumn, match=r"single people are withheld: .* not of 2 real people"):
+        explained.three_people(real, lists, evidence)
+    assert explained.three_people(Dataset(), lists[:1], [3])["about"].tolist() == ["habits acted on: 3"]
     with pytest.raises(MissingColumn, match="lists"):
-        explained.three_people([replace(lists[0], items=())], [3])
+        explained.three_people(Dataset(), [replace(lists[0], items=())], [3])
 
 
 def test_examples_stand_side_by_side_with_what_each_reason_adds(lists: list[Recommendations]) -> None:
-    table = explained.side_by_side(lists, explained.three_people(lists, range(len(lists))))
+    table = explained.side_by_side(lists, explained.three_people(Dataset(), lists, range(len(lists))))
     assert table.columns.tolist() == ["what", "English", "Русский", "points"]
     item = lists[0].items[0]
     assert table["what"][0] == f"{lists[0].user_id}, habits acted on: 0"
@@ -290,7 +293,7 @@ def test_examples_stand_side_by_side_with_what_each_reason_adds(lists: list[Reco
 
 
 def test_objections_are_the_heaviest_and_of_different_kinds(parts: pd.DataFrame, lists: list[Recommendations]) -> None:
-    picked = explained.objections(parts)
+    picked = explained.objections(Dataset(), parts)
     assert 1 <= len(picked) <= 3
     assert not picked.duplicated("about").any()
     against = parts[(parts["place"] > 0) & (parts["effect"] < 0)]
@@ -298,7 +301,7 @@ def test_objections_are_the_heaviest_and_of_different_kinds(parts: pd.DataFrame,
     assert picked.iloc[0][["user_id", "rank"]].tolist() == heaviest[["user_id", "rank"]].tolist()
     assert (explained.side_by_side(lists, picked)["points"] < 0).any()
     with pytest.raises(MissingColumn, match="reason against"):
-        explained.objections(parts[parts["effect"] >= 0])
+        explained.objections(Dataset(), parts[parts["effect"] >= 0])
 
 
 # Probability words and the success model
