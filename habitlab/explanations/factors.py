@@ -126,15 +126,18 @@ def factors(
     is true of both the person and the score, so a part without such a statement is passed over. Others are called
     people with like habits where the person `has_history`, people like them where they were `compared`, else people.
     """
-    found, others = [], "" if has_history else "_alike" if compared else "_popular"
+    found: list[Factor] = []
+    others = "" if has_history else "_alike" if compared else "_popular"
     for part in sorted(effect, key=lambda name: (-round(abs(effect[name]), 12), name)):
+        if len(found) == most:
+            break
         if abs(effect[part]) < SMALLEST or part not in STATEMENTS:
             continue
         for statement, values in _true_statements(part, user, habit, outlook, effect[part], others):
             if STATEMENTS[part][statement] * effect[part] > 0:
                 found.append(Factor(part, float(effect[part]), statement, values))
                 break
-    return found[:most]
+    return found
 
 
 def _true_statements(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from babel.numbers import get_decimal_symbol
@@ -28,7 +28,10 @@ def explain(factors: Sequence[Factor], code: str = FALLBACK) -> list[str]:
 
     A language without texts gives English ones and a warning.
     """
-    words = language(code)
+    return _sentences(factors, language(code))
+
+
+def _sentences(factors: Sequence[Factor], words: Language) -> list[str]:
     return [_sentence(factor, words) for factor in factors] or [words.say("reason.none")]
 
 
@@ -47,7 +50,7 @@ def explain_list(recommendations: Recommendations, code: str | None = None) -> R
             name=habit_name(item.habit, words.code) if item.habit else item.name,
             reasons=[
                 *([words.say("reason.by_lot")] if item.by_lot else []),
-                *explain(item_factors(recommendations, item), words.code),
+                *_sentences(item_factors(recommendations, item), words),
             ],
         )
         for item in recommendations.items
@@ -192,7 +195,12 @@ def habit_name(habit: Mapping[str, Any], code: str) -> str:
 
 
 def _sentence(factor: Factor, words: Language) -> str:
-    values = {
-        name: say_outlook(value, words) if isinstance(value, Outlook) else value for name, value in factor.facts.items()
-    }
-    return words.say(factor.message, **values)
+    facts = factor.facts.items()
+    values = ((name, say_outlook(value, words) if isinstance(value, Outlook) else value) for name, value in facts)
+    return _said(words.code, factor.message, *((name, tuple(v) if isinstance(v, list) else v) for name, v in values))
+
+
+@lru_cache(maxsize=8192)
+def _said(code: str, message: str, *values: tuple[str, Any]) -> str:
+    """Say a message; few of them are different, and most lists say the same."""
+    return language(code).say(message, **dict(values))

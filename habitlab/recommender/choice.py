@@ -72,11 +72,7 @@ def choose(
         # The last place may be drawn by lot, so the others have to be varied without it.
         places=max(1, places - 1) if epsilon and k <= diversity.PLACES else places,
     )
-    shown, propensity = best.astype(np.int64), np.ones(best.shape)
-    for row, (length, lot) in enumerate(zip(np.minimum(eligible, k).tolist(), lots, strict=True)):
-        shown[row, :length], propensity[row, :length] = exploration.draw(
-            shown[row, :length], np.flatnonzero(left[row]), epsilon, lot
-        )
+    shown, propensity = exploration.draw(best, left, epsilon, lots)
     highest = np.where(left, score, -np.inf).max(axis=1, initial=-np.inf)
     lowest = np.where(left, score, np.inf).min(axis=1, initial=np.inf)
     over = context.over(candidates, context.hour_of(at))

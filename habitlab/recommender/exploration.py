@@ -9,7 +9,7 @@ before the last place, 1 - epsilon + epsilon / n for the best of the n others, e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,18 +30,26 @@ def generator(seed: int, user: str, moment: object) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
-def draw(best: Ints, eligible: Ints, epsilon: float, generator: np.random.Generator) -> tuple[Ints, Floats]:
-    """Draw a list, and the probability with which each of its habits stands on such a list (k,), both in rank order.
+def draw(
+    best: Ints, left: npt.NDArray[np.bool_], epsilon: float, generators: Sequence[np.random.Generator]
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Draw the lists of people, and the probability with which each habit stands on such a list: both (people, k).
 
-    `best` (k,): the best list, a part of `eligible` (n,).
+    `best` (people, k): their best lists, -1 behind the end of a short one; `left` (people, habits): who may be offered
+    what; `generators` (people,).
     """
     check_epsilon(epsilon)
-    shown, probability = np.array(best), np.ones(len(best))
-    if len(best):
-        rest = len(eligible) - len(best) + 1
-        if epsilon and generator.random() < epsilon:
-            shown[-1] = np.setdiff1d(eligible, best[:-1])[generator.integers(rest)]
-        probability[-1] = 1 - epsilon + epsilon / rest if shown[-1] == best[-1] else epsilon / rest
+    shown, probability = np.array(best, dtype=np.int64), np.ones(best.shape)
+    length = (best >= 0).sum(axis=1)
+    some = np.flatnonzero(length)
+    last, rest = length[some] - 1, left[some].sum(axis=1) - length[some] + 1
+    probability[some, last] = 1 - epsilon + epsilon / rest
+    for row, place, others in zip(some.tolist(), last.tolist(), rest.tolist(), strict=True) if epsilon else ():
+        if generators[row].random() < epsilon:
+            open_ = np.setdiff1d(np.flatnonzero(left[row]), best[row, :place])
+            shown[row, place] = open_[generators[row].integers(others)]
+            if shown[row, place] != best[row, place]:
+                probability[row, place] = epsilon / others
     return shown, probability
 
 

@@ -390,7 +390,8 @@ class Recommender:
         neutral = [dict(zip(parts, values, strict=True)) for values in means]
         profiles = [people.profile(row) for row in rows.tolist()]
         ids, zones = people.ids[rows].tolist(), people.zone[rows].tolist()
-        history = (people.evidence[rows] > 0).tolist()
+        history, ageless = (people.evidence[rows] > 0).tolist(), np.isnan(group.age).tolist()
+        policy = f"blend {self.version_}, last place by lot {self.exploration:g}"
         found: list[list[Recommendations]] = [[] for _ in ids]
         for at in moments:
             stamp = None if at is None else at.isoformat()
@@ -419,14 +420,14 @@ class Recommender:
                         model_version=self.version_,
                         notes=(
                             *self._notes,
-                            *([] if set(profiles[row]) & PERSONAL else [Note("impersonal")]),
-                            *([Note("ageless")] if np.isnan(group.age[row]) and "age" in filtered else []),
+                            *([Note("impersonal")] if PERSONAL.isdisjoint(profiles[row]) else []),
+                            *([Note("ageless")] if ageless[row] and "age" in filtered else []),
                             *([Note("tied", {"habits": eligible})] if eligible > 1 and tied[row] else []),
                             *_shortage(k, len(items[row]), len(self.candidates_), filtered),
                         ),
                         at=at,
                         shown_at=_instant(at, zones[row]),
-                        policy=f"blend {self.version_}, last place by lot {self.exploration:g}",
+                        policy=policy,
                         language=lang,
                         person=profiles[row],
                         neutral=neutral[row],

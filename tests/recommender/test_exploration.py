@@ -8,9 +8,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from habitlab.dataset import Dataset, check
-from habitlab.recommender.exploration import draw, generator, slate_rows
+from habitlab.recommender import exploration
+from habitlab.recommender.exploration import generator, slate_rows
 from tests.recommender.makers import habits, recommender
 from tests.recommender.oracle import inclusion
+
+
+def draw(best, eligible, epsilon, random):
+    """One list."""
+    left = np.isin(np.arange(eligible.max() + 1), eligible)
+    (shown,), (propensity,) = exploration.draw(best[None], left[None], epsilon, [random])
+    return shown, propensity
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(0.001, 1))
