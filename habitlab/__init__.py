@@ -74,4 +74,4 @@ def recommend(
 
         user = Registration.from_json(user)
     recommender = fitted(open_dataset() if isinstance(dataset, str) and dataset == SAMPLE else dataset)
-    return explain_list(recommender.recommend(user, k, at, lang, tomorrow=tomorrow), lang)
+    return explain_list(recommender.recommend_as_allowed(user, k, at, lang, tomorrow=tomorrow), lang)

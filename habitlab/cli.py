@@ -229,7 +229,7 @@ def recommend(
         _need_data(data)
         source = data
     moment = at or datetime.now().isoformat(timespec="minutes")
-    found = fitted(source, tell=_note).recommend(record or user, k, moment, lang, tomorrow=tomorrow)
+    found = fitted(source, tell=_note).recommend_as_allowed(record or user, k, moment, lang, tomorrow=tomorrow)
     answer = explain_list(found, lang)
     for warning in answer.warnings:
         _note(warning)

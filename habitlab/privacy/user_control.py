@@ -142,13 +142,6 @@ def forget(
     return Forgotten(tuple(removed), searched, left)
 
 
-def opted_out(dataset: Dataset) -> set[str]:
-    """Return who refuses personalisation, by their last word: their lists are those of anybody (`serving.answers`)."""
-    from habitlab.serving.base import opted_out as refused
-
-    return refused(dataset)
-
-
 def _from_service(place: Path, user_id: str, redis: str | None, say: Callable[[str, str], None]) -> None:
     if not (place / state.DATABASE).exists():
         return

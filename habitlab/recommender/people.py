@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,12 +52,14 @@ class People:
     event_habit: npt.NDArray[np.int32]
     event_day: Ints
     event_kind: npt.NDArray[np.int8]
+    opted_out: npt.NDArray[np.bool_]  # refused to be recommended to personally
 
     @classmethod
     def read(cls, dataset: Dataset, candidates: Candidates, interactions: Interactions, until: Day | None) -> People:
         """Read all users of a dataset, and what happened before the local day `until`."""
         weekdays = _weekdays(dataset, until)
-        return cls._of(dataset.users, interactions.evidence, weekdays, _events(dataset, interactions, until))
+        people = cls._of(dataset.users, interactions.evidence, weekdays, _events(dataset, interactions, until))
+        return replace(people, opted_out=np.isin(people.ids, sorted(opted_out(dataset))))
 
     @classmethod
     def strangers(cls, users: pd.DataFrame, candidates: Candidates, weekdays: Floats) -> People:
@@ -107,6 +109,7 @@ class People:
             event_habit=habit[order].astype(np.int32),
             event_day=day[order].astype(np.int64),
             event_kind=kind[order].astype(np.int8),
+            opted_out=np.zeros(len(users), dtype=bool),
         )
 
     def group(self, rows: Ints, habits: int) -> Group:
@@ -149,6 +152,16 @@ class People:
         """Return the `SHARED` answers that a user gave."""
         told = json.loads(bytes(self.profiles[user]))
         return {name: answer for name, answer in told.items() if answer is not None}
+
+
+def opted_out(dataset: Dataset) -> set[str]:
+    """Return who refused personalisation in so many words, and did not allow it later."""
+    from habitlab.dataset.vocabulary import Purpose
+
+    told = dataset.consents
+    told = told[told["purpose"].eq(Purpose.PERSONALISATION).fillna(False).to_numpy(dtype=bool)]
+    last = told.sort_values("at", kind="stable").groupby("user_id", observed=True)["granted"].last()
+    return {str(user) for user in last.index[~last.to_numpy(dtype=bool)]}
 
 
 def _ages(years: pd.Series, bands: pd.Series) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
@@ -316,6 +316,28 @@ class Recommender:
             )
         ((answer,),) = self._answers(people, row, raw, k, [moment], lang, tomorrow=tomorrow, compared=compared)
         return answer
+
+    def recommend_as_allowed(
+        self, user: Any, k: int = 5, at: datetime | str | None = None, lang: str = "en", *, tomorrow: bool = False
+    ) -> Recommendations:
+        """As `recommend`; but who refused personalisation gets the list of somebody of whom nothing is known.
+
+        That holds for the consents of the dataset, and for those of a new person.
+        """
+        from habitlab.dataset.vocabulary import Purpose
+
+        if isinstance(user, str):
+            refused = bool(self.people_.opted_out[self.rows([user])][0])
+        else:
+            told = user.get("consents") if isinstance(user, Mapping) else getattr(user, "consents", None)
+            refused = isinstance(told, Mapping) and told.get(Purpose.PERSONALISATION) is False
+        if not refused:
+            return self.recommend(user, k, at, lang, tomorrow=tomorrow)
+        if not isinstance(user, str):
+            _one_row(user)  # raises for what is no registration, as ever
+        found = self.recommend({}, k, at, lang, tomorrow=tomorrow)
+        notes = (Note("opted_out"), *(note for note in found.notes if note.key != "impersonal"))
+        return replace(found, user_id=user if isinstance(user, str) else found.user_id, notes=notes)
 
     def recommend_many(
         self,

@@ -69,6 +69,7 @@ class Since:
             event_habit=np.concatenate([habit[stays], new_habit]).astype(np.int32),
             event_day=np.concatenate([day[stays], new_day]),
             event_kind=np.concatenate([kind[stays], new_kind]).astype(np.int8),
+            opted_out=people.opted_out[[row]],
         )
 
     def shifted(self, raw: Floats, candidates: Candidates) -> Floats:

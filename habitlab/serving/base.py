@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from habitlab.dataset.vocabulary import Purpose, Response
+from habitlab.dataset.vocabulary import Response
 from habitlab.features.rates import RatePrior
+from habitlab.recommender.people import opted_out
 from habitlab.serving import state
 from habitlab.serving.history import NONE, STATUSES, Base, Priors, features, fold
 
@@ -111,14 +112,6 @@ def priors_of(dataset: Dataset) -> Priors:
             prior = RatePrior.fit(sums["done"].to_numpy(), sums["counted"].to_numpy())
         found[name] = [prior.alpha, prior.beta]
     return found
-
-
-def opted_out(dataset: Dataset) -> set[str]:
-    """Return who refused personalisation in so many words, and did not allow it later."""
-    told = dataset.consents
-    told = told[told["purpose"].eq(Purpose.PERSONALISATION).fillna(False).to_numpy(dtype=bool)]
-    last = told.sort_values("at", kind="stable").groupby("user_id", observed=True)["granted"].last()
-    return {str(user) for user in last.index[~last.to_numpy(dtype=bool)]}
 
 
 def _column(frame: pd.DataFrame, name: str, missing: Any) -> list[Any]:

@@ -345,13 +345,6 @@ def test_9_2_d_a_longer_id_is_another_person(tmp_path):
     assert list(traces.find([tmp_path], "u12")) == [tmp_path / "a.txt"]
 
 
-def test_9_2_d_who_opted_out_of_personalisation_is_known(world):
-    out = user_control.opted_out(world)
-    word = world.consents[world.consents["purpose"] == "personalisation"].sort_values("at").groupby("user_id")
-    last = word["granted"].last()
-    assert out == set(last.index[~last.astype(bool)])
-
-
 def test_9_2_d_the_commands(data, tmp_path):
     run = CliRunner()
     out = tmp_path / "ann.json"
