@@ -24,7 +24,7 @@ from habitlab.serving.history import local_day, since
 from habitlab.serving.lists import Key, Ready
 from habitlab.serving.live import Live
 from habitlab.serving.profiles import Profile
-from habitlab.serving.updater import features_until
+from habitlab.serving.updater import features_until, registration_of
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Answers:
         """The models, which newcomers need, are read when the first one asks; see `warm`."""
         self.live, self._features = live, features
         self._connections = state.Connections(folder, wait=0.5)
+        self._told = False  # once, not with every list
         self._impersonal = lru_cache(maxsize=64)(self._for_anybody)
 
     def warm(self) -> None:
@@ -53,7 +54,7 @@ class Answers:
         if profile.opted_out:
             return Ready.of(self._impersonal(k, lang, moment), key), True
         found, whole = self._personal(key, profile, k, lang, moment)
-        return Ready.of(explain_list(found, lang), key), whole
+        return replace(Ready.of(explain_list(found, lang), key), whole=whole), whole
 
     def make_many(
         self, people: Mapping[str, Profile], k: int, lang: str, moments: Sequence[datetime]
@@ -101,14 +102,17 @@ class Answers:
         now = self._features.get(user, profile.version) if profile.version else None
         try:
             with self._connections.use() as connection:
-                text = self._registration(connection, key.user_id) if profile.registered_here else None
+                text = registration_of(connection, key.user_id) if profile.registered_here else None
                 happened = self._happened(connection, key.user_id, profile, moment, now, text)
         except (sqlite3.Error, OSError, ValueError) as error:
             if profile.registered_here:
                 raise sqlite3.OperationalError("the registration cannot be read now") from error
-            log.warning("a list is made without all that happened since the fit: %s", error)
+            if not self._told:
+                log.warning("lists are made without all that happened since the fit: %s", error)
+            self._told = True
             known = None if now is None else since(now, now)
             return self.live.recommender.recommend(user, k, moment, lang, since=known), False
+        self._told = False
         if text is not None:
             user = _with_consent(Registration.of(json.loads(text)), now)
         whole = now is not None or not profile.version
@@ -130,10 +134,6 @@ class Answers:
             return Since(shown=tuple(shown))
         fitted = features_until(connection, user_id, registration, self.live.learnt)
         return since(now, fitted, shown)
-
-    def _registration(self, connection: sqlite3.Connection, user_id: str) -> str | None:
-        row = connection.execute("SELECT registration FROM profiles WHERE user_id = ?", (user_id,)).fetchone()
-        return None if row is None else row[0]
 
     def _shown(
         self, connection: sqlite3.Connection, user_id: str, profile: Profile, moment: datetime

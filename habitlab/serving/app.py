@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 JSON = "application/json"
 OPEN = ("/healthz", "/readyz")
 """What a supervisor may ask without a token."""
+INCOMPLETE = '199 - "the database cannot be read: what happened lately may not be counted"'
 
 
 def create_app(
@@ -122,7 +124,9 @@ def _routes(app: Flask, service: Service) -> None:
         headers["Cache-Control"] = "no-store"
         headers["Habitlab-Exposure"] = ready.exposure
         if asked.warning:
-            headers["Warning"] = f'299 - "{asked.warning}"'
+            headers.add("Warning", f'299 - "{asked.warning}"')
+        if not ready.whole:
+            headers.add("Warning", INCOMPLETE)
         if request.environ["REQUEST_METHOD"] == "GET":
             service.exposures.show(asked.user_id, ready, level, now)
         seconds = time.perf_counter() - begin
@@ -145,7 +149,9 @@ def _routes(app: Flask, service: Service) -> None:
 
     @app.post("/v1/users")
     def users() -> Response:
-        return _json({"user_id": service.register(_registration(_json_body()))}, 201)
+        record, key = _registration(_json_body()), request.headers.get("Idempotency-Key")
+        user_id, new = service.register(record, None if key is None else _idempotency_key(key))
+        return _json({"user_id": user_id}, 201 if new else 200)
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -170,7 +176,12 @@ def _routes(app: Flask, service: Service) -> None:
 def _json_body() -> bytes:
     if request.mimetype != JSON:
         raise Refusal(415, f"the body has to be JSON, with the header Content-Type: {JSON}")
-    return request.get_data(cache=False)
+    try:
+        return request.get_data(cache=False)
+    except HTTPException:  # too large, or broken off
+        raise
+    except Exception:  # gunicorn reads the body only now, and has errors of its own for broken chunks
+        raise Refusal(400, "the body cannot be read") from None
 
 
 def _registration(body: bytes) -> Registration:
@@ -181,6 +192,13 @@ def _registration(body: bytes) -> Registration:
         raise Refusal(422, "the registration cannot be taken", problems) from None
     except (ValueError, RecursionError):
         raise Refusal(400, "the body is not a JSON object in UTF-8") from None
+
+
+def _idempotency_key(given: str) -> str:
+    key = given.removeprefix('"').removesuffix('"')
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,100}", key):
+        raise Refusal(400, "Idempotency-Key is 1 to 100 letters, digits or . _ : -")
+    return key
 
 
 def _json(body: Any, status: int = 200) -> Response:

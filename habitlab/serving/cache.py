@@ -78,6 +78,10 @@ class Guarded:
         """Keep the value, if that is possible."""
         self._try(lambda: self.store.put(key, value, seconds))
 
+    def forget(self, user_id: str) -> None:
+        """Delete what is there of one person, if that is possible."""
+        self._try(lambda: self.store.forget(user_id))
+
     def _try(self, call: Callable[[], Any]) -> Any:
         if not self.breaker.allows():
             return None
@@ -192,6 +196,13 @@ class Levels:
         self.memory.put(key, packed, MEMORY_SECONDS)
         if self.redis is not None:
             self.redis.put(key, packed, REDIS_SECONDS)
+
+    def forget(self, user_id: str) -> None:
+        """Delete the lists of one person wherever that is possible now."""
+        self.memory.forget(user_id)
+        for level in (self.database, self.redis):
+            if level is not None:
+                level.forget(user_id)
 
     @contextlib.contextmanager
     def _alone(self, key: Key) -> Iterator[None]:

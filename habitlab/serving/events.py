@@ -7,9 +7,18 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from habitlab.dataset.vocabulary import AdoptionSource, Purpose, Response, Status
 from habitlab.serving import state
@@ -54,6 +63,15 @@ class Completion(_Event):
     """Local day; that of `happened_at` when left out."""
     minutes: Annotated[float, Field(ge=0, le=1440)] | None = None
     value: float | None = None
+
+    @model_validator(mode="after")
+    def _date_is_past(self) -> Self:
+        """A day far ahead would become the last day of the data, one far back a history of thousands of years."""
+        if self.date is not None:
+            ahead = self.date > OLDEST.date() and self.date - timedelta(days=1) > self.happened_at.date()
+            if self.date < OLDEST.date() or ahead:  # in another zone it may be tomorrow already
+                raise ValueError(f"date is from {OLDEST:%Y-%m-%d} to the day on which it happened")
+        return self
 
 
 class Adoption(_Event):

@@ -8,7 +8,6 @@ A list is logged with the policy and the propensities of its draw, a row a place
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import sqlite3
@@ -183,8 +182,10 @@ class ExposureLog:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(5)
-        with contextlib.suppress(sqlite3.Error, OSError, ValueError):
+        try:
             self.flush()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            log.error("what %d people were shown last is lost: %s", self.waiting(), error)
 
 
 def _rows(one: _Shown) -> list[tuple[object, ...]]:

@@ -57,6 +57,11 @@ class FeatureStore:
         self._first.put(key, body, SECONDS)
         self._memory.put(key, body, SECONDS)
 
+    def forget(self, user_id: str) -> None:
+        """Forget one person where values are found first."""
+        self._memory.forget(user_id)
+        self._first.forget(user_id)
+
     def clear(self) -> None:
         """Forget what is in memory."""
         self._memory.clear()

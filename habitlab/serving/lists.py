@@ -35,6 +35,8 @@ class Ready:
     """Without the closing brace, so that who serves it can add `served_from` without reading it."""
     draw: bytes
     """JSON: `id` (the begin of its exposures' event ids), policy, and [habit_id, propensity] in rank order."""
+    whole: bool = True
+    """Whether it counts all that happened; what does not is never kept."""
 
     def pack(self) -> bytes:
         """Return it as one value for a store."""

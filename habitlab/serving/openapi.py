@@ -59,6 +59,13 @@ _TAKEN = {
         },
     },
 }
+_PERSON = {
+    "content": {
+        _JSON: {
+            "schema": {"type": "object", "required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
+        }
+    }
+}
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -116,7 +123,7 @@ _MEANINGS = {
     "400": "not understood",
     "401": "without the right token",
     "404": "nobody has this user_id, or no habit this habit_id",
-    "409": "an event_id is known with another content",
+    "409": "an event_id or Idempotency-Key is known with another content",
     "413": "too large",
     "415": "not JSON",
     "422": "understood, but against the rules",
@@ -176,21 +183,19 @@ def document() -> dict[str, Any]:
                 "post": {
                     "operationId": "register",
                     "summary": "Somebody new",
+                    "parameters": [
+                        {
+                            "name": "Idempotency-Key",
+                            "in": "header",
+                            "description": "the client's name of this request; sent again it makes nobody new",
+                            "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,100}$"},
+                        }
+                    ],
                     "requestBody": {"required": True, "content": _content("Registration")},
                     "responses": {
-                        "201": {
-                            "description": "their user_id, which tells nothing about them",
-                            "content": {
-                                _JSON: {
-                                    "schema": {
-                                        "type": "object",
-                                        "required": ["user_id"],
-                                        "properties": {"user_id": {"type": "string"}},
-                                    }
-                                }
-                            },
-                        },
-                        **_errors("400", "401", "413", "415", "422", "429", "500", "503"),
+                        "201": {"description": "their user_id, which tells nothing about them"} | _PERSON,
+                        "200": {"description": "the one given for this Idempotency-Key before"} | _PERSON,
+                        **_errors("400", "401", "409", "413", "415", "422", "429", "500", "503"),
                     },
                 }
             },

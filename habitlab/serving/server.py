@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,8 @@ from habitlab.serving import state as states
 from habitlab.serving.limits import OFF_LOOPBACK_RATE, check_host, loopback, read_token
 
 THREADS = 8
+LONGEST_READING = 10.0
+"""Seconds a request may take to arrive."""
 LONGEST_START = 600
 """Seconds a worker may take: without a writable cache each fits for itself."""
 
@@ -41,6 +48,8 @@ def serve(
     FileNotFoundError
         There are no data, or no token file.
     """
+    from habitlab.serving.base import identity
+
     token = None if token_file is None else read_token(token_file)
     check_host(host, token)
     if redis is not None:
@@ -49,6 +58,8 @@ def serve(
         RedisStore(redis, space="")  # ValueError for what is no URL; whether it answers is seen later
     if rate is None and not loopback(host):
         rate = OFF_LOOPBACK_RATE
+    identity(data)  # FileNotFoundError
+    _check_address(host, port)  # before a fit of seconds
     _in_a_process_of_its_own(data, state)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     with tempfile.TemporaryDirectory(prefix="habitlab-metrics-") as shared:
@@ -65,11 +76,23 @@ def serve(
         run(load, address, workers, threads)
 
 
+def _check_address(host: str, port: int) -> None:
+    """ValueError where nothing can be bound."""
+    family, _, _, _, place = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(place)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                advice = f"port {port} of {host} is taken: stop what uses it, or give another --port"
+            else:
+                advice = f"port {port} of {host} cannot be bound to: {error.strerror}"
+            raise ValueError(advice) from None
+
+
 def _in_a_process_of_its_own(data: str | Path, state: str | Path | None) -> None:
     """Fit and read what is not kept yet, for workers to find; threads that this leaves behind must not be forked."""
-    from habitlab.serving.base import identity
-
-    identity(data)  # FileNotFoundError
     command = [sys.executable, "-m", "habitlab.serving.server", str(data), str(states.folder(data, state))]
     if subprocess.run(command, check=False).returncode:
         raise ValueError(f"the service cannot start on {data}")
@@ -82,7 +105,11 @@ def _prepare(data: str, folder: str) -> int:
     try:
         fitted(load(data), tell=_say) if data == "sample" else fitted(data, tell=_say)
         prepare(states.connect(folder), data, datetime.now(UTC))
-    except (ValueError, OSError, sqlite3.Error) as error:
+    except sqlite3.DatabaseError as error:
+        place = Path(folder) / states.DATABASE
+        _say(f"{place}: {error}; if it is damaged, put back a copy, or move it away to begin anew without its events")
+        return 2
+    except (ValueError, OSError) as error:
         _say(str(error))
         return 2
     return 0
@@ -95,6 +122,33 @@ def _say(text: str) -> None:
 def run(load: Any, address: str, workers: int = 1, threads: int = THREADS) -> None:
     """Run the WSGI app that `load` returns in each worker, until interrupted."""
     from gunicorn.app.base import BaseApplication
+    from gunicorn.workers.gthread import ThreadWorker
+
+    logging.getLogger("gunicorn.error").addFilter(_impersonal)
+
+    class Worker(ThreadWorker):
+        """Ends reading of a request after a while: else as many stalled clients as there are threads stop all."""
+
+        def handle(self, conn: Any) -> Any:
+            reading[conn.sock] = time.monotonic() + LONGEST_READING
+            try:
+                return super().handle(conn)
+            finally:
+                reading.pop(conn.sock, None)
+
+        def handle_quit(self, sig: Any, frame: Any) -> None:
+            """Ctrl-C. Written here: a second signal can keep gunicorn from calling `worker_exit`."""
+            _worker_exit(None, self)
+            super().handle_quit(sig, frame)
+
+        def murder_pending(self) -> None:  # gunicorn calls it every second
+            now = time.monotonic()
+            for connection in [one for one, until in list(reading.items()) if until < now]:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)  # an answer may still go out
+            super().murder_pending()
+
+    reading: dict[Any, float] = {}
 
     class Server(BaseApplication):
         def load_config(self) -> None:
@@ -102,7 +156,7 @@ def run(load: Any, address: str, workers: int = 1, threads: int = THREADS) -> No
                 "bind": address,
                 "workers": workers,
                 "threads": threads,
-                "worker_class": "gthread",
+                "worker_class": Worker,
                 "timeout": LONGEST_START,
                 "graceful_timeout": 10,
                 "keepalive": 75,
@@ -124,10 +178,20 @@ def run(load: Any, address: str, workers: int = 1, threads: int = THREADS) -> No
     Server().run()
 
 
+def _impersonal(record: logging.LogRecord) -> bool:
+    """Take out of gunicorn's log what was asked for."""
+    text = str(record.msg)
+    if text.startswith("Invalid request from"):
+        return False
+    if text.startswith("Error handling request"):
+        record.msg, record.args = "Error handling a request", ()
+    return True
+
+
 def _worker_exit(server: Any, worker: Any) -> None:
     """Write what was shown before a worker ends."""
     for again in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):  # Ctrl-C comes from the terminal and from gunicorn
-        signal.signal(again, signal.SIG_IGN)
+        signal.signal(again, lambda *_: None)  # SIG_IGN makes one that is pending an OSError here
     service = getattr(getattr(worker, "wsgi", None), "extensions", {}).get("habitlab")
     if service is not None:
         service.stop()

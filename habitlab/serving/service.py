@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import secrets
@@ -21,7 +22,7 @@ import numpy as np
 from habitlab.dataset.registration import Registration, pseudonym
 from habitlab.explanations.wording import FALLBACK, language, unknown_language
 from habitlab.recommender.recommend import Recommender, read_moment
-from habitlab.serving import events, lists, state, updater
+from habitlab.serving import events, forgotten, lists, state, updater
 from habitlab.serving.answers import Answers
 from habitlab.serving.base import prepare
 from habitlab.serving.cache import Levels
@@ -188,7 +189,22 @@ class Service:
             self.metrics.computed.inc()
             return answers.make(key, profile, asked.k, asked.lang, moment)
 
-        return self.levels.find(key, compute)
+        ready, level = self.levels.find(key, compute)
+        if level in ("computed", "database"):
+            self._forgotten_meanwhile(asked.user_id)
+        return ready, level
+
+    def _forgotten_meanwhile(self, user_id: str) -> None:
+        """Take back what was just kept of somebody who was deleted while it was made; `Refusal` for them."""
+        try:
+            with self._connections.use() as connection:
+                if state.known(connection, [user_id]):
+                    return
+        except (sqlite3.Error, OSError, ValueError):  # who deletes needs the database, too
+            return
+        self.levels.forget(user_id)
+        self.features.forget(user_id)
+        raise Refusal(404, "nobody has this user_id")
 
     def profile(self, user_id: str) -> Profile:
         """Return who that is; `Refusal` for nobody we know."""
@@ -250,25 +266,43 @@ class Service:
         if problems:
             raise Refusal(404, "unknown people or habits; none of the events is kept", problems)
 
-    def register(self, record: Registration) -> str:
-        """Keep the record of somebody new and return their id; raises sqlite3.Error when that cannot be done now."""
+    def register(self, record: Registration, key: str | None = None) -> tuple[str, bool]:
+        """Keep the record of somebody new and return their id, and whether they are new.
+
+        `key`: what the client calls this request; sent again with the same record it returns the same id, also after a
+        restart. `Refusal` with another record, or when that person was forgotten since. Raises sqlite3.Error when
+        nothing can be kept now.
+        """
+        text = record.model_dump_json(exclude_none=True)
         with self._writing, self._connections.use() as connection:
-            user_id = pseudonym(self._generator)
+            generator = self._generator if key is None else _generator_of(state.instance(connection), key)
+            user_id = pseudonym(generator)
+            if key is not None and forgotten.status(self.folder, user_id) is not None:
+                raise Refusal(409, "this Idempotency-Key belongs to somebody who was forgotten")
             with state.transaction(connection):
-                updater.register(connection, user_id, record.model_dump_json(exclude_none=True), self.clock())
+                known = None if key is None else updater.registration_of(connection, user_id)
+                if known is None:
+                    updater.register(connection, user_id, text, self.clock())
+                elif known != text:
+                    raise Refusal(409, "this Idempotency-Key came with another registration")
             self._follow()
-        self.metrics.registrations.inc()
-        return user_id
+        if known is None:
+            self.metrics.registrations.inc()
+        return user_id, known is None
 
     def checks(self) -> dict[str, str]:
         """Tell how the parts are: "ok", or what is wrong."""
         try:
             with self._writing, self._connections.use() as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
+                state.set_meta(connection, "ready", state.stamp(self.clock()))  # a full disk is seen by writing only
             database = "ok"
         except (sqlite3.Error, OSError, ValueError):
             database = "cannot be written now"
         redis = self.levels.redis
         known = "not used" if redis is None else "does not answer" if redis.breaker.open else "ok"
         return {"model": self.live.recommender.version_, "database": database, "redis": known}
+
+
+def _generator_of(instance: str, key: str) -> np.random.Generator:
+    """Return what draws the id for a request's key: always the same one, which nobody can tell without the database."""
+    return np.random.default_rng(list(hashlib.sha256(f"{instance} {key}".encode()).digest()))

@@ -83,6 +83,12 @@ def register(connection: sqlite3.Connection, user_id: str, record: str, now: dat
     )
 
 
+def registration_of(connection: sqlite3.Connection, user_id: str) -> str | None:
+    """Return the record (JSON) with which somebody registered here; None for anybody else."""
+    row = connection.execute("SELECT registration FROM profiles WHERE user_id = ?", (user_id,)).fetchone()
+    return None if row is None else row[0]
+
+
 def refuses(registration: str) -> bool:
     """Whether somebody refused personalisation in so many words when they registered."""
     return (json.loads(registration).get("consents") or {}).get("personalisation") is False

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+from habitlab.dataset.cache import alone
 from habitlab.recommender.fitted import fitted
 from habitlab.recommender.recommend import Recommender
 from habitlab.serving import state
@@ -79,11 +80,21 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     server.stop()
 
 
+def shared(factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of a test run share; under pytest-xdist each has a temporary folder of its own."""
+    own = factory.getbasetemp()
+    place = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "serving"
+    place.mkdir(exist_ok=True)
+    return place
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The path of a small dataset."""
-    place = tmp_path_factory.mktemp("world") / "small.db"
-    simulate(users=40, days=60).save(place)
+    """The path of a small dataset: one for all processes of a test run, as is what is fitted on it."""
+    place = shared(tmp_path_factory) / "small.db"
+    with alone(place, 300):
+        if not place.exists():
+            simulate(users=40, days=60).save(place)
     return place
 
 
@@ -91,8 +102,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recommender(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
     """Fitted on the small dataset."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HABITLAB_CACHE", str(tmp_path_factory.getbasetemp() / "habitlab-cache"))
-        return fitted(world)
+        patch.setenv("HABITLAB_CACHE", str(shared(tmp_path_factory) / "habitlab-cache"))
+        live = fitted(world)
+        for kept in (shared(tmp_path_factory) / "habitlab-cache" / "recommenders").iterdir():
+            own = tmp_path_factory.getbasetemp() / "habitlab-cache" / "recommenders" / kept.name
+            own.parent.mkdir(parents=True, exist_ok=True)
+            if not own.exists() and kept.suffix != ".lock":
+                shutil.copy2(kept, own)  # for the processes that tests start
+        return live
 
 
 @pytest.fixture(scope="session")

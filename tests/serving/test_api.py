@@ -4,11 +4,12 @@ import json
 import logging
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
 import habitlab
-from habitlab.serving import openapi
+from habitlab.serving import forgotten, openapi, state
 from habitlab.serving.limits import Rate, Token, check_host, local_name, loopback, read_token
 
 AT = "2024-05-06T07:30"
@@ -141,6 +142,24 @@ def test_7_1_b_somebody_new_registers_and_gets_a_list(app, make, world):
     assert [item["habit_id"] for item in body["items"][:-1]] == [item.habit_id for item in expected.items[:-1]]
     again = make(background=False)  # it outlives the process
     assert again.test_client().get(f"/v1/recommend?user_id={user}&at={AT}").get_json()["items"] == body["items"]
+
+
+def test_7_1_b_a_registration_sent_again_makes_nobody_new(app, make, folder, clock):
+    client, headers = app.test_client(), {"Idempotency-Key": "request-1"}
+    first = client.post("/v1/users", json={"age": 31}, headers=headers)
+    again = client.post("/v1/users", json={"age": 31}, headers={"Idempotency-Key": '"request-1"'})
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.get_json() == again.get_json()
+    other = make(background=False).test_client()  # another worker, or after a restart
+    assert other.post("/v1/users", json={"age": 31}, headers=headers).get_json() == first.get_json()
+    assert other.post("/v1/users", json={"age": 32}, headers=headers).status_code == 409
+    assert other.post("/v1/users", json={"age": 31}, headers={"Idempotency-Key": "a b"}).status_code == 400
+    one, two = (client.post("/v1/users", json={"age": 31}).get_json() for _ in range(2))
+    assert one != two
+    with closing(state.connect(folder)) as connection:
+        assert connection.execute("SELECT count(*) FROM profiles").fetchone() == (3,)
+    forgotten.mark(folder, first.get_json()["user_id"], forgotten.DONE, clock())
+    assert client.post("/v1/users", json={"age": 31}, headers=headers).status_code == 409
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The levels: who is asked first, what happens on a miss, and what goes on when a level fails (7.2, D101, D103)."""
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -90,6 +92,48 @@ def test_7_2_c_several_processes_compute_once_too(tmp_path):
     found = at_once(4, lambda: workers.pop().find(KEY, make))
     assert make.calls == 1
     assert sorted(level for _, level in found) == ["computed", "database", "database", "database"]
+
+
+class Slow:
+    """A way to Redis that takes its time: a TCP proxy."""
+
+    def __init__(self, redis: str, seconds: float) -> None:
+        self._redis, self._seconds = redis.removeprefix("unix://"), seconds
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._redis)
+                for one, other in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+
+    def _pump(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError), one, other:
+            while received := one.recv(1 << 16):
+                time.sleep(self._seconds)
+                other.sendall(received)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.mark.parametrize(("seconds", "answers"), [(0.0, True), (0.2, False)])
+def test_7_2_a_with_a_slow_redis_each_list_is_made_once_and_answers_go_on(tmp_path, redis, seconds, answers):
+    """Redis lives and is only slow: a few tries cost the time-out, then nobody tries; nothing is made twice."""
+    make = Maker()
+    with contextlib.closing(Slow(redis.url, seconds)) as slow:
+        one = Levels(MemoryStore(), SqliteStore(tmp_path), RedisStore(slow.url, "here", timeout=0.1))
+        keys = [KEY._replace(user_id=f"u{number}") for number in range(10)] * 10
+        found = [ready for key in keys for ready in [one.find(key, make)]]
+        assert [ready for ready, _ in found] == [READY] * 100
+        assert make.calls == 10
+        assert {level for _, level in found[10:]} == {"redis" if answers else "memory"}
+        assert one.redis.breaker.open is not answers
 
 
 def test_7_2_c_what_fails_fails_for_all_who_wait_and_is_tried_again_afterwards(tmp_path):

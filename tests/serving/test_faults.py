@@ -79,6 +79,17 @@ def test_7_1_d_a_full_disk_takes_no_event_says_so_and_lists_go_on(app, folder):
     assert client.post("/v1/events", json=many).get_json()["accepted"] == 500
 
 
+def test_7_1_b_readiness_sees_a_full_disk(app, monkeypatch):
+    client = app.test_client()
+    assert client.get("/readyz").status_code == 200
+
+    def full(*arguments: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(state, "set_meta", full)  # whatever is written fails, a lock alone can still be had
+    assert client.get("/readyz").status_code == 503
+
+
 def corrupt(folder: Path) -> None:
     for name in ("service.db-wal", "service.db-shm"):
         (folder / name).unlink(missing_ok=True)
@@ -99,7 +110,9 @@ def test_7_1_d_a_corrupt_database_takes_no_event_says_so_and_lists_go_on(make, f
     assert client.get("/readyz").status_code == 503
     assert client.get(LIST).get_json()["served_from"] == "memory"
     service.levels.memory.clear()
-    assert client.get(LIST).get_json() == whole
+    incomplete = client.get(LIST)
+    assert incomplete.get_json() == whole
+    assert "may not be counted" in incomplete.headers["Warning"]
     assert client.get(LIST).get_json()["served_from"] == "computed"  # not kept: it may lack what happened since
     assert first in client.get(LIST).get_data(as_text=True)
     assert client.get("/v1/recommend?user_id=nobody").status_code == 503  # perhaps they are in the database

@@ -56,7 +56,8 @@ def arriving(data: Dataset, generator: np.random.Generator, count: int) -> list[
             "consent": {"purpose": "research", "granted": True},
         }.get(kind, {})
         if kind == "completion" and generator.random() < 0.5:
-            special["date"] = f"2024-0{generator.integers(1, 4)}-{generator.integers(1, 29):02}"
+            before = pd.Timedelta(days=int(generator.integers(-1, 60)))
+            special["date"] = str((pd.Timestamp(event["happened_at"]) - before).date())
         if kind == "response" and generator.random() < 0.5:
             special["recommendation"] = f"x{generator.integers(40)}"
         if kind == "consent":

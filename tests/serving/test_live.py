@@ -120,6 +120,33 @@ def test_9_2_d_who_is_deleted_in_the_database_is_gone_from_a_running_service(app
     assert client.get(f"/v1/recommend?user_id=u0000003&at={AT}").status_code == 200
 
 
+@pytest.mark.parametrize("redis_too", [False, True])
+def test_9_2_d_a_list_made_while_somebody_is_deleted_is_kept_nowhere(make, folder, request, monkeypatch, redis_too):
+    url = request.getfixturevalue("redis").url if redis_too else None
+    app = make(background=False, redis=url)
+    client, service = app.test_client(), app.extensions["habitlab"]
+    client.post("/v1/events", json={"event_id": "e", "user_id": USER, "kind": "adoption", "habit_id": "h001",
+                                    "happened_at": "2024-05-06T07:00:00Z"})  # fmt: skip
+    answers = type(service.answers).make
+
+    def delete_meanwhile(self, *arguments):
+        made = answers(self, *arguments)
+        with closing(state.connect(folder)) as connection, state.transaction(connection):
+            for table in ("events", "profiles", "features", "lists"):
+                connection.execute(f"DELETE FROM {table} WHERE user_id = ?", (USER,))
+            state.next_generation(connection)
+        return made
+
+    monkeypatch.setattr(type(service.answers), "make", delete_meanwhile)
+    assert client.get(LIST).status_code == 404
+    with closing(state.connect(folder)) as connection:
+        assert connection.execute("SELECT count(*) FROM lists WHERE user_id = ?", (USER,)).fetchone() == (0,)
+    assert len(service.levels.memory) == 0
+    assert service.features.get(USER, 1) is None
+    if redis_too:
+        assert service.levels.redis.store.forget(USER) == 0
+
+
 def test_changed_data_are_read_again_with_the_events_that_came_meanwhile(
     app, make, folder, world, tmp_path, recommender
 ):

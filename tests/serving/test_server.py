@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from habitlab.serving.server import serve
+from habitlab.serving.server import _check_address, _prepare, serve
 from tests.serving.test_faults import all_counted_once
 
 AT = "2024-05-06T07:30"
@@ -47,6 +47,13 @@ class Client:
         except (OSError, http.client.HTTPException):
             self._connection = None
             return 0, b""
+
+
+def tell(port: int, request: bytes) -> bytes:
+    """Send what no library would, and return the begin of the answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(request)
+        return connection.recv(4096)
 
 
 @contextmanager
@@ -82,6 +89,19 @@ def test_7_1_b_the_command_serves_two_workers_with_redis_and_a_token_and_ends_or
         assert client.ask("GET", path)[0] == 401
         levels = [json.loads(Client(port).ask("GET", path, **token)[1])["served_from"] for _ in range(12)]
         assert levels == ["computed"] + ["redis"] * 11  # shared by both workers
+        missed = [
+            threading.Thread(target=Client(port).ask, args=("GET", f"{path}&k=7"), kwargs=token) for _ in range(16)
+        ]
+        for thread in missed:
+            thread.start()
+        for thread in missed:
+            thread.join()
+        made = re.search(r"^habitlab_computed_total (\S+)", client.ask("GET", "/metrics", **token)[1].decode(), re.M)
+        assert float(made[1]) == 2  # one for each key, by whichever process (7.2.c)
+        broken = b"POST /v1/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer correct-horse\r\n"
+        broken += b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n{}"
+        assert tell(port, broken).startswith(b"HTTP/1.1 400")
+        assert tell(port, f"GET {path} HTTP/9.9\r\n\r\n".encode()).startswith(b"HTTP/1.1 400")
         event = {
             "event_id": "e1",
             "user_id": "u0000002",
@@ -95,7 +115,7 @@ def test_7_1_b_the_command_serves_two_workers_with_redis_and_a_token_and_ends_or
         assert len(held) == 1
         text = client.ask("GET", "/metrics", **token)[1].decode()
         answers = re.findall(r"^habitlab_answer_seconds_count\S* (\S+)", text, re.M)
-        assert sum(map(float, answers)) == 24  # of both workers
+        assert sum(map(float, answers)) == 24 + 16  # of both workers
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=30)
         assert "u0000002" not in said
@@ -104,7 +124,7 @@ def test_7_1_b_the_command_serves_two_workers_with_redis_and_a_token_and_ends_or
     import sqlite3
 
     with sqlite3.connect(folder / "service.db") as connection:
-        assert connection.execute("SELECT sum(times) FROM exposures WHERE position = 1").fetchone() == (24,)
+        assert connection.execute("SELECT sum(times) FROM exposures WHERE position = 1").fetchone() == (24 + 16,)
 
 
 def test_7_1_b_off_loopback_a_token_is_asked_for_before_anything_else(tmp_path):
@@ -117,6 +137,41 @@ def test_7_1_b_off_loopback_a_token_is_asked_for_before_anything_else(tmp_path):
         serve(tmp_path / "nothing.db")
     with pytest.raises(ValueError, match="URL"):
         serve(tmp_path / "nothing.db", redis="not a url")
+
+
+def test_7_1_b_a_port_that_is_taken_is_said_before_anything_is_fitted(world, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port {port} of 127.0.0.1 is taken: .* another --port"):
+            serve(world, port=port, state=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+    with pytest.raises(ValueError, match="cannot be bound to"):
+        _check_address("192.0.2.1", 8000)
+
+
+def test_7_1_b_a_damaged_database_is_named_at_the_start(world, recommender, tmp_path, capsys):
+    (tmp_path / "service.db").write_bytes(b"no database" * 5000)
+    assert _prepare(str(world), str(tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / "service.db") in said
+    assert "put back a copy" in said
+
+
+@pytest.mark.long
+def test_7_1_b_stalled_clients_stop_nobody_for_long(world, folder, recommender):
+    with serving(world, folder, "--threads", "2") as (_, port):
+        stalled = [socket.create_connection(("127.0.0.1", port)) for _ in range(6)]
+        for connection in stalled[:3]:
+            connection.sendall(b"GET /heal")
+        for connection in stalled[3:]:
+            connection.sendall(b"POST /v1/users HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+            connection.sendall(b"Content-Length: 50\r\n\r\n{}")
+        for _ in range(4):  # each waits at most 20 s
+            if (status := Client(port).ask("GET", "/healthz")[0]) == 200:
+                break
+        assert status == 200
+        for connection in stalled:
+            connection.close()
 
 
 @pytest.mark.long

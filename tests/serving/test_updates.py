@@ -116,6 +116,14 @@ def test_7_1_d_a_list_is_kept_whole_or_not_at_all(app):
         (event("adoption", habit_id="h001", extra=1), 422, "not permitted"),
         (event("adoption", habit_id="h001", event_id="a b"), 422, "pattern"),
         (event("adoption", habit_id="h001", event_id="x'; DROP TABLE events; --"), 422, "pattern"),
+        (event("completion", habit_id="h001", date="2024-05-08"), 422, "date is from"),
+        (event("completion", habit_id="h001", date="9999-12-31"), 422, "date is from"),
+        (event("completion", habit_id="h001", date="0001-01-01"), 422, "date is from"),
+        (
+            event("completion", habit_id="h001", date="2024-05-06", happened_at="9999-12-31T23:59:00-14:00"),
+            422,
+            "future",
+        ),
         ({}, 422, "discriminator"),
     ]
     for wrong, status, message in bad:
