@@ -114,13 +114,18 @@ def import_(
     from habitlab.dataset import Dataset
     from habitlab.dataset.importers import import_source
     from habitlab.dataset.merge import alone
+    from habitlab.privacy.user_control import leave_out
 
     with alone(out):  # two imports at once would each miss what the other adds
         before = Dataset.load(out) if out.exists() else None
         result = import_source(source, format=format_, into=before, user=user, today=date.today())
-        result.dataset.save(out)
+        dataset, gone = leave_out(result.dataset, before, out)
+        dataset.save(out)
     _print(str(result.report))
-    _summarise(result.dataset, out)
+    if gone:
+        who = "1 person who asked to be forgotten was" if gone == 1 else f"{gone} people who asked to be forgotten were"
+        _print(f"{who} left out; somebody who wants to come back takes another id (`--user`)")
+    _summarise(dataset, out)
 
 
 @app.command()

@@ -18,6 +18,7 @@ taken for somebody new.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -142,6 +143,28 @@ def forget(
     return Forgotten(tuple(removed), searched, left)
 
 
+def leave_out(dataset: Dataset, before: Dataset | None, data: str | Path) -> tuple[Dataset, int]:
+    """Return an import into `data` without people who asked to be forgotten there, and how many these are.
+
+    Only who was not `before` in the dataset is looked at. Habits go that came with them alone.
+    """
+    place = state.folder(data)
+    if not (place / forgotten.FILE).exists():
+        return dataset, 0
+    old = set() if before is None else set(before.users["user_id"])
+    new = sorted(set(dataset.users["user_id"]) - old)
+    gone = [user for user in new if forgotten.status(place, user) is not None]
+    if not gone:
+        return dataset, 0
+    if before is not None and gone == new:
+        return before, len(gone)
+    tables = {name: dataset.table(name) for name in TABLES if _personal(name)}
+    kept = {name: frame[~frame["user_id"].isin(gone).to_numpy(dtype=bool)] for name, frame in tables.items()}
+    left = dataset.replace(**kept)
+    stay = _habits_in_use(left) | (set() if before is None else set(before.habits["habit_id"]))
+    return left.replace(habits=dataset.habits[dataset.habits["habit_id"].isin(stay).to_numpy(dtype=bool)]), len(gone)
+
+
 def _from_service(place: Path, user_id: str, redis: str | None, say: Callable[[str, str], None]) -> None:
     if not (place / state.DATABASE).exists():
         return
@@ -171,19 +194,41 @@ def _from_service(place: Path, user_id: str, redis: str | None, say: Callable[[s
 
 def _from_dataset(data: Path, dataset: Dataset, user_id: str, say: Callable[[str, str], None]) -> Dataset:
     rows = {name: len(_rows_of(dataset.table(name), user_id)) for name in TABLES if _personal(name)}
-    if not any(rows.values()):
+    metadata = _unnamed(dataset.metadata, user_id)
+    if not any(rows.values()) and metadata == dataset.metadata:
         return dataset
     kept = {
         name: dataset.table(name)[(dataset.table(name)["user_id"] != user_id).to_numpy(dtype=bool)]
         for name, count in rows.items()
         if count
     }
-    dataset = dataset.replace(**kept)
+    if metadata != dataset.metadata:
+        say("dataset, metadata", "the id in reports of imports")
+    dataset = dataset.replace(**kept, metadata=metadata)
+    own = dataset.habits["habit_id"].str.contains(rf"(?<!\w){re.escape(user_id)}(?!\w)", regex=True)
+    own &= ~dataset.habits["habit_id"].isin(_habits_in_use(dataset))
+    if own.any():  # an imported habit is called after its person
+        say("dataset, habits", f"{int(own.sum())} rows")
+        dataset = dataset.replace(habits=dataset.habits[~own.to_numpy(dtype=bool)])
     dataset.save(data)
     for name, count in rows.items():
         if count:
             say(f"dataset, {name}", f"{count} rows")
     return dataset
+
+
+def _habits_in_use(dataset: Dataset) -> set[str]:
+    frames = [dataset.table(name) for name in TABLES if _personal(name)]
+    return {habit for frame in frames if "habit_id" in frame for habit in frame["habit_id"].dropna().unique()}
+
+
+def _unnamed(told: Any, user_id: str) -> Any:
+    """Metadata without an id: a report of an import names its source, which may be called like the person."""
+    if isinstance(told, dict):
+        return {key: _unnamed(value, user_id) for key, value in told.items()}
+    if isinstance(told, list):
+        return [_unnamed(value, user_id) for value in told]
+    return re.sub(rf"(?<!\w){re.escape(user_id)}(?!\w)", "somebody", told) if isinstance(told, str) else told
 
 
 def _from_truth(data: Path, user_id: str, say: Callable[[str, str], None]) -> None:

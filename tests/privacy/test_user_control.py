@@ -26,6 +26,7 @@ from habitlab.recommender.recommend import Recommender
 from habitlab.serving import forgotten, registry, state
 from habitlab.serving.extract import extract
 from habitlab.simulation import load_truth, save, simulate
+from tests.dataset.tracker_files import write_loop
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 USER, OTHER = "u0000003", "u0000004"
@@ -220,6 +221,39 @@ def test_9_2_d_an_unknown_person_is_told_with_the_nearest(data):
     with pytest.raises(FileNotFoundError):
         forget(USER, data.with_name("none.db"))
     assert not (state.folder(data) / forgotten.FILE).exists()
+
+
+def test_9_2_d_a_backup_imported_again_does_not_bring_them_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("HABITLAB_CACHE", str(tmp_path / "cache"))
+    habit = [(1, "Run", 1, 1, 0, 0, 0.0, "")]
+    days = {"ann": ["2024-01-01", "2024-01-02"], "ben": ["2024-01-03"]}
+    path, run = tmp_path / "study.db", CliRunner()
+
+    def bring(user: str) -> str:
+        (tmp_path / f"{user}.backup").unlink(missing_ok=True)
+        backup = write_loop(tmp_path / f"{user}.backup", habit, [(1, day, 2, "") for day in days[user]])
+        told = run.invoke(app, ["import", str(backup), "--out", str(path), "--user", user])
+        assert told.exit_code == 0, told.output
+        return told.output
+
+    for user in days:
+        assert "left out;" not in bring(user)
+    assert forget("ann", path, now=NOW).left == {}
+    before = path.read_bytes()
+    assert "1 person who asked to be forgotten was left out" in bring("ann")
+    assert path.read_bytes() == before
+    assert traces.find([path], "ann") == {}
+    assert "left out;" not in bring("ben")
+
+
+def test_9_2_d_of_many_who_are_imported_only_the_forgotten_are_left_out(data, world):
+    forgotten.mark(state.folder(data), USER, forgotten.DONE, NOW)
+    few = world.users["user_id"].isin([USER, OTHER])
+    left, gone = user_control.leave_out(world.replace(users=world.users[few]), None, data)
+    assert gone == 1
+    assert left.users["user_id"].tolist() == [OTHER]
+    assert USER not in set(left.habit_tracking["user_id"])
+    assert user_control.leave_out(world, world, data) == (world, 0)  # who is there by now came back on purpose
 
 
 def test_9_2_d_a_parquet_folder_without_any_service(tmp_path, monkeypatch, world):
