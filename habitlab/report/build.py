@@ -132,6 +132,7 @@ class Plan:
     shown: dict[str, Any]
     injected: list[str]
     error: str = ""
+    counted: dict[str, Any] = field(default_factory=dict)
     run_key: str = ""
     page_key: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -240,10 +241,8 @@ def _key(plans: Sequence[Plan], notebooks_dir: Path, lock_file: Path) -> str:
     for plan in plans:
         if plan.error:
             continue
-        plan.run_key = cache.run_key(
-            plan.notebook, schema=plan.schema, values=plan.values, injected=plan.injected, folder=notebooks_dir,
-            code=code, lock=lock, hashes=hashes,
-        )  # fmt: skip
+        plan.counted = cache.counted(plan.values, plan.schema, notebooks_dir, hashes)
+        plan.run_key = cache.run_key(plan.notebook, counted=plan.counted, injected=plan.injected, code=code, lock=lock)
         data = plan.values.get("data", SAMPLE)
         content = hashes.of(locate(data, notebooks_dir)) if data != SAMPLE else SAMPLE  # type: ignore[arg-type]
         plan.provenance = {
@@ -347,10 +346,18 @@ def _make(plan: Plan, work: _Work, kernels: "Kernels") -> Report:
     }
     notebook = normalise(run.notebook, places)
     facts = {"seconds": round(run.seconds, 3), "peak_memory": run.peak_memory}
-    if run.failure:
-        return _publish_failure(plan, work.out, notebook, run.failure, **facts)
+    failure = run.failure or _changed_meanwhile(plan, work.notebooks_dir)
+    if failure:
+        return _publish_failure(plan, work.out, notebook, failure, **facts)
     cache.store(plan.run_key, {"notebook": notebook, **facts})
     return _publish(plan, work.out, notebook, "ran", facts)
+
+
+def _changed_meanwhile(plan: Plan, notebooks_dir: Path) -> str:
+    """Why a run cannot stand for its key: a file was changed after its content was taken down; empty if none was."""
+    now = cache.counted(plan.values, plan.schema, notebooks_dir, cache.Hashes.load())
+    changed = [name for name, content in plan.counted.items() if content != now[name]]
+    return f"what lies at `{changed[0]}` was changed while this ran: make the report again" if changed else ""
 
 
 def _token(name: str) -> str:

@@ -33,22 +33,18 @@ def digest(value: Any) -> str:
 
 
 def run_key(
-    notebook: Mapping[str, Any],
-    *,
-    schema: Schema,
-    values: Mapping[str, Any],
-    injected: Collection[str],
-    folder: Path,
-    code: str,
-    lock: str,
-    hashes: "Hashes",
+    notebook: Mapping[str, Any], *, counted: Mapping[str, Any], injected: Collection[str], code: str, lock: str
 ) -> str:
-    """The key of a run. A path among the values counts by the content of what lies there, relative to `folder`."""
-    counted = {
+    """The key of a run whose parameters count as `counted` says."""
+    return digest([notebook_digest(notebook), code, lock, environment_digest(), counted, sorted(injected)])
+
+
+def counted(values: Mapping[str, Any], schema: Schema, folder: Path, hashes: "Hashes") -> dict[str, Any]:
+    """What parameters count as: a path by the content of what lies there now, relative to `folder`."""
+    return {
         name: hashes.of_data(locate(value, folder)) if schema[name].is_path and value is not None else value
         for name, value in values.items()
     }
-    return digest([notebook_digest(notebook), code, lock, environment_digest(), counted, sorted(injected)])
 
 
 def notebook_digest(notebook: Mapping[str, Any]) -> str:

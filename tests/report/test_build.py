@@ -125,6 +125,15 @@ def test_data_count_by_content_and_no_place_enters_a_page(books: Path, project: 
         make(data="data/mine.db")
 
 
+def test_data_that_change_while_a_notebook_runs_leave_no_report_and_nothing_kept(books: Path, project: Path) -> None:
+    write_notebook(books / "01-one.ipynb", "seen = open(data).read()", "open(data, 'a').write('another row')")
+    (project / "mine.csv").write_text("seven")
+    assert make("01", data="mine.csv") == {"01-one": "failed"}
+    assert "what lies at `data` was changed while this ran" in (project / "out" / "01-one.failed.html").read_text()
+    (project / "mine.csv").write_text("seven")
+    assert make("01", data="mine.csv") == {"01-one": "failed"}  # it ran again
+
+
 def test_the_notebook_gets_a_path_that_it_can_open(books: Path, project: Path) -> None:
     write_notebook(books / "01-one.ipynb", "print(open(data).read())")
     (project / "mine.csv").write_text("seven")

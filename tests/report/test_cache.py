@@ -28,10 +28,9 @@ def notebook(*sources: str) -> dict:
 def key(folder: Path, book: dict | None = None, *, data: str = "sample", level: float = 0.95, **changes: str) -> str:
     book = book or notebook("1 + 1")
     given = {"code": "c", "lock": "l"} | changes
-    return cache.run_key(
-        book, schema=read_schema(book, "x"), values={"data": data, "level": level}, injected=[], folder=folder,
-        hashes=cache.Hashes.load(), **given,
-    )  # fmt: skip
+    values = {"data": data, "level": level}
+    counted = cache.counted(values, read_schema(book, "x"), folder, cache.Hashes.load())
+    return cache.run_key(book, counted=counted, injected=[], **given)
 
 
 def write(path: Path, content: str, *, age: float = 10) -> Path:
