@@ -148,6 +148,10 @@ def run(load: Any, address: str, workers: int = 1, threads: int = THREADS) -> No
                     connection.shutdown(socket.SHUT_RD)  # an answer may still go out
             super().murder_pending()
 
+    def told(worker: Any) -> None:
+        if worker.age == 1:  # the first one is enough
+            _say(f"serving at http://{address}; Ctrl-C ends it")
+
     reading: dict[Any, float] = {}
 
     class Server(BaseApplication):
@@ -166,6 +170,7 @@ def run(load: Any, address: str, workers: int = 1, threads: int = THREADS) -> No
                 "errorlog": "-",
                 "loglevel": "warning",
                 "proc_name": "habitlab",
+                "post_worker_init": told,
                 "child_exit": _child_exit,
                 "worker_exit": _worker_exit,
             }
