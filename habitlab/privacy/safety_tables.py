@@ -202,7 +202,7 @@ def capped(dataset: Dataset, *, days: int = 28, most: int = 300, seed: int = 0) 
             "sent_share", "Of careless messages, sent", float(planned["allowed"].mean()), len(planned), "share", method
         ),
         exact("sent_most", "Most messages to anybody in a day", int(a_day.max()), len(sent), "", method),
-        exact("sent_at_night", "Messages in quiet hours", int(night.sum()), len(sent), "", method),
+        exact("sent_at_night", "Sent in quiet hours", int(night.sum()), len(sent), "", method),
     ]
     if not dataset.sessions.empty:
         last = dataset.sessions["started_at"].max().date()

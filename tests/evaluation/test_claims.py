@@ -213,12 +213,13 @@ class TestNumbers:
             hour = (used.dt.hour + shift) % 24
             assert number.estimate == pytest.approx(hour.isin([6, 7, 19, 20]).mean())
 
-    def test_of_demography_is_that_of_pairs_with_the_strongest_attribute(self, few):
-        users = few.users
+    def test_of_demography_is_that_of_pairs_with_the_strongest_attribute(self):
+        people = ordinary_people(150, 60)  # groups of fewer than ten people do not count
+        users = people.users
         gender = users["gender"].where(np.arange(len(users)) % 4 > 0)
         age = users["age"].where(np.arange(len(users)) % 3 > 0)
-        result = measured("demographics_category", few.replace(users=users.assign(gender=gender, age=age)))
-        pairs = few.adoptions["user_id"]
+        result = measured("demographics_category", people.replace(users=users.assign(gender=gender, age=age)))
+        pairs = people.adoptions["user_id"]
         of_gender, of_age = (pairs.isin(users["user_id"][known.notna()]).sum() for known in (gender, age))
         assert [level.n for level in result.levels] == [of_gender, of_age]
         strongest = max(result.levels, key=lambda level: level.estimate)

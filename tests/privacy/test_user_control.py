@@ -208,7 +208,8 @@ def test_9_2_d_the_mark_that_is_left_tells_a_replay_without_telling_who(after):
         export(USER, after[0])
 
 
-def test_9_2_d_calling_it_again_finds_nothing_to_do(after):
+def test_9_2_d_calling_it_again_finds_nothing_to_do(after, monkeypatch):
+    monkeypatch.setenv("HABITLAB_CACHE", str(after[0].parents[1] / "cache"))  # not the one that all tests share
     again = forget(USER, after[0], now=NOW)
     assert again.removed == ()
     assert again.left == {}
