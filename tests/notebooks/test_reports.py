@@ -1,4 +1,4 @@
-"""The reports that come with HabitLab, built for real: on the sample, on real trackers, on next to no data."""
+"""The reports that come with HabitLab, built for real on the sample."""
 
 import ast
 import json
@@ -6,35 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from habitlab.cli import PRELOAD
-from habitlab.dataset import Dataset
-from habitlab.dataset.importers import import_source
-from habitlab.report.build import BuildResult, build_reports
 from habitlab.report.findings import CLAIM_FIELDS
 from tests.conftest import ROOT
-
-NOTEBOOKS = ROOT / "notebooks"
-NAMES = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]-*.ipynb"))
+from tests.notebooks.building import NAMES, NOTEBOOKS, OF_IMPORTS, build
 
 pytestmark = pytest.mark.timeout(600)
-
-
-OF_IMPORTS = {"derived_share"}
-"""Numbers that only imported data have."""
-
-
-def build(data: str | Path, out: Path) -> dict[str, dict]:
-    """Build every report and return their JSON."""
-    few = {"resamples": "100"}
-    result: BuildResult = build_reports(
-        notebooks_dir=NOTEBOOKS, data=str(data), out=out, overrides=few, preload=PRELOAD, progress=False
-    )
-    assert {report.name: report.error for report in result.reports} == dict.fromkeys(NAMES, "")
-    assert result.exit_code == 0
-    return {name: json.loads((out / f"{name}.json").read_text("utf-8")) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -138,46 +116,3 @@ def test_a_page_is_sound_in_a_browser(reports: dict[str, dict], folder: Path, na
     found = Axe().run(tab, context={"exclude": [[".plot > svg"]]}, options=options).response["violations"]
     assert [item["id"] for item in found if item["impact"] in ("serious", "critical")] == []
     context.close()
-
-
-def test_real_trackers_give_readable_reports(shared_data: Path, tmp_path: Path) -> None:
-    for source in ("lifesnaps", "loop-uhabits/loop.db", "loop-uhabits/csv_export", "loop-uhabits/habitbull2.csv"):
-        data = tmp_path / f"{Path(source).stem}.db"
-        import_source(shared_data / source).dataset.save(data)
-        out = tmp_path / Path(source).stem
-        reports = build(data, out)
-        assert all(report["answer"] for report in reports.values()), source
-        assert reports["02-user-behaviour"]["skipped"], source
-        derived = {item["key"] for name in NAMES[:2] for item in reports[name]["findings"]} & OF_IMPORTS
-        assert derived == (set() if source.endswith("csv_export") else OF_IMPORTS), source
-        assert all(item["what"] and item["why"] for report in reports.values() for item in report["skipped"])
-        assert "Simulated data" not in (out / "01-data-quality.html").read_text("utf-8")
-
-
-SMALL = {
-    "empty": Dataset(),
-    "one_user_one_habit": Dataset(
-        users=pd.DataFrame({"user_id": ["a"]}),
-        habits=pd.DataFrame({"habit_id": ["h"]}),
-        habit_tracking=pd.DataFrame(
-            {"user_id": "a", "habit_id": "h", "date": pd.date_range("2026-01-01", periods=3), "status": "done"}
-        ),
-    ),
-    "all_unknown": Dataset(
-        users=pd.DataFrame({"user_id": ["a", "b"]}),
-        habits=pd.DataFrame({"habit_id": ["h"], "target": ["3/7"]}),
-        habit_tracking=pd.DataFrame(
-            {"user_id": ["a", "b"], "habit_id": "h", "date": ["2026-01-01"] * 2, "status": "unknown"}
-        ),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_next_to_no_data_give_reports_that_say_so(name: str, tmp_path: Path) -> None:
-    SMALL[name].save(tmp_path / "data.db")
-    reports = build(tmp_path / "data.db", tmp_path / "out")
-    verdicts = {claim["verdict"] for claim in reports["03-correlations-and-claims"]["claims"]}
-    assert verdicts == {"not testable"}
-    assert reports["02-user-behaviour"]["skipped"]
-    assert all(report["answer"] for report in reports.values())
