@@ -16,8 +16,8 @@ Kind = Literal["report", "finding", "claim", "verdict", "text", "skipped", "para
 class Change:
     """One difference; `before` or `after` is None where that side has nothing.
 
-    `relative` is (after - before) / |before| of an estimate, `overlap` whether the two intervals share a point;
-    both are None where they have no meaning.
+    `relative` is by how much of itself an estimate grew (after / before - 1), `overlap` whether the two intervals share
+    a point; both are None where they have no meaning, as growth has none across zero.
     """
 
     report: str
@@ -141,7 +141,7 @@ def _of_mapping(name: str, kind: Kind, old: Mapping[str, Any], new: Mapping[str,
 
 
 def _relative(old: float | None, new: float | None) -> float | None:
-    return None if old is None or new is None or not old else (new - old) / abs(old)
+    return new / old - 1 if old is not None and new is not None and old * new > 0 else None
 
 
 def _overlap(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool | None:
@@ -177,7 +177,7 @@ def _line(change: Change) -> str:
         return f"{what}gone (was {change.before})"
     notes = []
     if change.relative is not None:
-        notes.append(f"{100 * change.relative:+.3g}%".replace("-", "−"))
+        notes.append(f"{abs(100 * change.relative):.3g}% {'larger' if change.relative > 0 else 'smaller'}")
     if change.overlap is not None:
         notes.append("intervals overlap" if change.overlap else "INTERVALS APART")
     return f"{what}{change.before} → {change.after}" + (f" ({', '.join(notes)})" if notes else "")

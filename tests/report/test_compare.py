@@ -51,11 +51,21 @@ def test_a_changed_number_says_by_how_much_and_whether_the_intervals_meet(folder
     write(b, report)
     first, second = compare(a, b)
     assert (first.kind, first.key, first.overlap) == ("finding", "midway_dip", True)
-    assert first.relative == pytest.approx((-4.5 + 4.12) / 4.12)
+    assert first.relative == pytest.approx((4.5 - 4.12) / 4.12)  # an effect below 0 grew
     assert (second.key, second.overlap) == ("peak_share", False)
     text = as_text([first, second])
     assert "−4.1 points [−5.2 to −3.0], n = 1,842 → −4.5 points [−5.5 to −3.5]" in text
-    assert "(+22.5%, INTERVALS APART)" in text
+    assert "(22.5% larger, INTERVALS APART)" in text
+
+
+@pytest.mark.parametrize("estimate", [4.5, 0.0])
+def test_across_zero_there_is_no_relative_change(folders: Any, estimate: float) -> None:
+    a, b, report = folders
+    report["findings"][0] |= {"estimate": estimate, "ci_low": estimate - 1, "ci_high": estimate + 1}
+    write(b, report)
+    (change,) = compare(a, b)
+    assert change.relative is None
+    assert "%" not in as_text([change])
 
 
 def test_added_and_removed_findings_and_a_new_verdict(folders: Any) -> None:
