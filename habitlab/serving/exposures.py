@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from habitlab.serving import state
+from habitlab.serving.background import repeat
 from habitlab.serving.lists import Ready
 
 log = logging.getLogger(__name__)
@@ -162,20 +163,13 @@ class ExposureLog:
 
     def start(self, every: float = EVERY) -> None:
         """Write every so many seconds in the background."""
-
-        def run() -> None:
-            failing = False
-            while not self._stop.wait(every):
-                try:
-                    self.flush()
-                    failing = False
-                except (sqlite3.Error, OSError, ValueError) as error:
-                    if not failing:
-                        log.warning("exposures wait, the database cannot be written: %s", error)
-                    failing = True
-
-        self._thread = threading.Thread(target=run, name="exposures", daemon=True)
-        self._thread.start()
+        self._thread = repeat(
+            self.flush,
+            every,
+            self._stop,
+            name="exposures",
+            failing=lambda error: log.warning("exposures wait, the database cannot be written: %s", error),
+        )
 
     def stop(self) -> None:
         """End writing, with what waits written if that is possible."""

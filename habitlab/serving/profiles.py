@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from habitlab.serving import state
+from habitlab.serving.background import repeat
 
 log = logging.getLogger(__name__)
 EVERY = 0.1
@@ -101,21 +102,13 @@ class Directory:
 
     def start(self, every: float = EVERY) -> threading.Thread:
         """Follow in the background until `stop`."""
-
-        def run() -> None:
-            told = False
-            while not self._stop.wait(every):
-                try:
-                    self.follow()
-                    told = False
-                except (sqlite3.Error, OSError, ValueError) as error:
-                    if not told:
-                        log.error("the database cannot be read, answers go on from memory: %s", error)
-                    told = True
-
-        thread = threading.Thread(target=run, name="follow", daemon=True)
-        thread.start()
-        return thread
+        return repeat(
+            self.follow,
+            every,
+            self._stop,
+            name="follow",
+            failing=lambda error: log.error("the database cannot be read, answers go on from memory: %s", error),
+        )
 
     def stop(self) -> None:
         """End following."""

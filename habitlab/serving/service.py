@@ -24,6 +24,7 @@ from habitlab.explanations.wording import FALLBACK, language, unknown_language
 from habitlab.recommender.recommend import Recommender, read_moment
 from habitlab.serving import events, forgotten, lists, state, updater
 from habitlab.serving.answers import Answers
+from habitlab.serving.background import repeat
 from habitlab.serving.base import prepare
 from habitlab.serving.cache import Levels
 from habitlab.serving.exposures import ExposureLog
@@ -155,17 +156,19 @@ class Service:
         """Begin following the database and writing exposures."""
         self.directory.start()
         self.exposures.start()
-        threading.Thread(target=self._follow_model, name="model", daemon=True).start()
+        repeat(
+            self.renew,
+            MODEL_SECONDS,
+            self._stop,
+            name="model",
+            failing=lambda error: log.error("what has been put live cannot be read, the old model stays: %s", error),
+        )
 
     def stop(self) -> None:
         """End what goes on in the background, with what waits written."""
         self._stop.set()
         self.directory.stop()
         self.exposures.stop()
-
-    def _follow_model(self) -> None:
-        while not self._stop.wait(MODEL_SECONDS):
-            self.renew()
 
     def renew(self) -> bool:
         """Serve what has been put live in the registry meanwhile, if anything has; requests go on with the old one."""
