@@ -25,9 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from habitlab.dataset import Dataset, DatasetError, MissingColumn
 from habitlab.dataset.derived import commitment_code, complexity
@@ -264,7 +262,7 @@ def evaluate(
     """
     draw = Draw(level, resamples, seed)
     measured = [_measure(claim, dataset, draw) for claim in REGISTER]
-    q_values = _adjusted([found.p_value for found in measured])
+    q_values = estimates.false_discovery_adjusted([found.p_value for found in measured])
     return [
         ClaimResult(
             key=claim.key,
@@ -302,15 +300,6 @@ def _measure(claim: Claim, dataset: Dataset, draw: Draw) -> Measured:
     except DatasetError as error:
         nothing = float("nan")
         return Measured(nothing, nothing, nothing, 0, nothing, "", str(error))
-
-
-def _adjusted(p_values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Benjamini-Hochberg over the claims that could be tested."""
-    values = np.array(p_values, dtype=float)
-    known = np.isfinite(values)
-    if known.any():
-        values[known] = stats.false_discovery_control(values[known])
-    return values
 
 
 def _single(resampled: Resampled, draw: Draw, n: int, method: str) -> Measured:

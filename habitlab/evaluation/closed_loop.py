@@ -24,6 +24,7 @@ from habitlab.dataset import Dataset
 from habitlab.evaluation import estimates
 from habitlab.evaluation.estimates import Estimate
 from habitlab.evaluation.online import adoption_chances, offerable, seen_probability
+from habitlab.evaluation.tables import exact
 from habitlab.models.collaborative import CollaborativeModel
 from habitlab.models.content import ContentModel
 from habitlab.recommender import context, diversity
@@ -324,19 +325,9 @@ def judged(
     for key, policy in (("bubble_below", WITH_RULE), ("bubble_below_without", WITHOUT_RULE)):
         if policy.name in ran:
             below = found[(found["policy"] == policy.name)]["entropy"] < FLOOR - 1e-9
-            items.append(
-                {
-                    "key": key,
-                    "label": f"Lists {policy.name} whose entropy lies below {FLOOR:.2f} bits",
-                    "estimate": float(below.mean()),
-                    "ci_low": None,
-                    "ci_high": None,
-                    "level": None,
-                    "n": len(below),
-                    "unit": "share",
-                    "method": "all lists of all rounds",
-                }
-            )
+            label = f"Lists {policy.name} whose entropy lies below {FLOOR:.2f} bits"
+            method = "all lists of all rounds"
+            items.append(exact(key, label, float(below.mean()), n=len(below), method=method, unit="share"))
     return items
 
 

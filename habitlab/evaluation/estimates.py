@@ -469,3 +469,21 @@ def estimate_of(
         method=method,
         reason=resampled.reason(),
     )
+
+
+def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval (1927, JASA 22:209) of a share: `count` of `n` independent cases."""
+    ends = stats.binomtest(int(count), int(n)).proportion_ci(level, method="wilson")
+    return float(ends.low), float(ends.high)
+
+
+def false_discovery_adjusted(p_values: npt.ArrayLike) -> Floats:
+    """P-values (tests,) adjusted for their number (Benjamini & Hochberg 1995, JRSS B 57:289).
+
+    What is NaN was not tested: it stays NaN and does not count.
+    """
+    adjusted = np.array(p_values, dtype=float)
+    tested = np.isfinite(adjusted)
+    if tested.any():
+        adjusted[tested] = stats.false_discovery_control(adjusted[tested])
+    return adjusted

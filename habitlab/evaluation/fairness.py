@@ -247,14 +247,11 @@ def _indicator(dimension: _Dimension, known: Bools) -> sparse.csc_array:
 
 def _mean(values: Floats, binary: bool, level: float, seed: int) -> tuple[float, float, float]:
     """Mean of a group with its interval."""
-    from statsmodels.stats.proportion import proportion_confint  # here, since it takes half a second to import
-
     n, mean = len(values), float(values.mean())
     if n < estimates.FEWEST or (not binary and np.ptp(values) == 0):
         return mean, np.nan, np.nan
     if binary:
-        low, high = proportion_confint(int(values.sum()), n, alpha=1 - level, method="wilson")
-        return mean, float(low), float(high)
+        return mean, *estimates.share_interval(int(values.sum()), n, level)
     if n > _RESAMPLED:
         half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
         return mean, mean - half, mean + half
@@ -376,9 +373,8 @@ def _about(
     p_value = disparity["p_value"].to_numpy()
     adjusted = np.full(len(about), np.nan)
     for kind in set(about["kind"]):
-        mine = np.flatnonzero((about["kind"] == kind).to_numpy() & np.isfinite(p_value))
-        if len(mine):
-            adjusted[mine] = stats.false_discovery_control(p_value[mine])
+        mine = (about["kind"] == kind).to_numpy()
+        adjusted[mine] = estimates.false_discovery_adjusted(p_value[mine])
     about.insert(7, "p_adjusted", adjusted)
     about.insert(8, "found", adjusted <= 1 - level + 1e-12)
     return about

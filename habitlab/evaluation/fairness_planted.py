@@ -12,6 +12,7 @@ import pandas as pd
 from habitlab.dataset import MissingColumn
 from habitlab.dataset.analyses import FEWEST
 from habitlab.evaluation import fairness
+from habitlab.evaluation.estimates import share_interval
 from habitlab.evaluation.ranked_lists import Floats
 from habitlab.evaluation.tables import exact
 
@@ -27,8 +28,6 @@ def planted(
     draws in which p is at most 1 - level) with Wilson's ci_low and ci_high, raw and noise_corrected (means of the
     draws), true (planted disparity), draws, n (users whose outcome is known). Raises `MissingColumn` for fewer than 20.
     """
-    from statsmodels.stats.proportion import proportion_confint  # here, since it takes half a second to import
-
     good, bad = np.asarray(served, dtype=float), np.asarray(degraded, dtype=float)
     known = np.isfinite(good) & np.isfinite(bad)
     good, bad = good[known], bad[known]
@@ -39,7 +38,7 @@ def planted(
     for share in shares:
         seen = np.array([_one_draw(good, bad, share, permutations, generator) for _ in range(draws)])
         count = int((seen[:, 2] <= 1 - level + 1e-12).sum())
-        low, high = np.clip(proportion_confint(count, draws, alpha=1 - level, method="wilson"), 0, 1).round(12)
+        low, high = share_interval(count, draws, level)
         true = abs(share * (good.mean() - bad.mean()))
         rows.append((share, count / draws, low, high, *seen[:, :2].mean(axis=0), true, draws, len(good)))
     columns = ["share", "estimate", "ci_low", "ci_high", "raw", "noise_corrected", "true", "draws", "n"]

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from habitlab.dataset import Dataset, MissingColumn, small_groups
 from habitlab.dataset.analyses import FEWEST
-from habitlab.evaluation import leaderboard, metrics
+from habitlab.evaluation import estimates, leaderboard, metrics
 from habitlab.evaluation.estimates import Estimate
 from habitlab.evaluation.leaderboard_models import BLEND, POPULARITY
 from habitlab.evaluation.model_tables import chosen
@@ -86,11 +85,7 @@ def against(values: pd.DataFrame, reference: str, **draw: Any) -> pd.DataFrame:
     Benjamini and Hochberg 1995 (JRSS B 57:289); a bootstrap's p-values are too coarse for Holm over so many.
     """
     table = leaderboard.differences(values, reference, **draw)
-    known = table["p_value"].notna().to_numpy()
-    table["q_value"] = np.nan
-    if known.any():
-        table.loc[known, "q_value"] = multipletests(table.loc[known, "p_value"], method="fdr_bh")[1]
-    return table
+    return table.assign(q_value=estimates.false_discovery_adjusted(table["p_value"]))
 
 
 def leading(summary: pd.DataFrame, *, level: float, k: int) -> Estimate:

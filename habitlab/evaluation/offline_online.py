@@ -14,7 +14,6 @@ The logging policies are two, given to people by lot: random slates, and slates 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +25,7 @@ from scipy import sparse
 
 from habitlab.dataset import Dataset
 from habitlab.evaluation import leaderboard, metrics, online, reward_model, splits
-from habitlab.evaluation.offpolicy import METHODS, OffPolicyWarning, PolicyValue, estimate_value
+from habitlab.evaluation.offpolicy import METHODS, estimate_quietly
 from habitlab.evaluation.online import SlateLog
 from habitlab.evaluation.splits import Split
 from habitlab.features.days import Day
@@ -231,7 +230,7 @@ def _estimates(log: SlateLog, reward: Floats, chance: Floats, **told: Any) -> li
     target = chance[np.arange(len(log)), log.habit]
     rows = []
     for method in METHODS:
-        found = _quietly(reward, log, target, method=method, reward_model=model)
+        found = estimate_quietly(reward, log.propensity, target, clusters=log.user, method=method, reward_model=model)
         rows.append(
             told
             | {"method": method, "value": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high}
@@ -239,13 +238,6 @@ def _estimates(log: SlateLog, reward: Floats, chance: Floats, **told: Any) -> li
             | {"largest_weight": found.max_weight, "warning": "" if found.usable else found.warnings[0]}
         )
     return rows
-
-
-def _quietly(reward: Floats, log: SlateLog, target: Floats, **options: Any) -> PolicyValue:
-    """An estimate whose warnings are kept in it and told in a table, instead of a hundred times aloud."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OffPolicyWarning)
-        return estimate_value(reward, log.propensity, target, clusters=log.user, **options)
 
 
 def _by_estimates(weighed: pd.DataFrame) -> pd.DataFrame:
@@ -278,6 +270,6 @@ def _of_log(
         target = chance[np.arange(len(log)), log.habit]
         hit = target > 0
         mean = float(log.reward[hit].mean()) if hit.any() else float("nan")
-        snips = _quietly(log.reward, log, target).value
+        snips = estimate_quietly(log.reward, log.propensity, target, clusters=log.user).value
         rows.append((policy, name, float(adopted.loc[here, (policy, f"ndcg@{k}")].mean()), mean, snips))
     return pd.DataFrame(rows, columns=["policy", "log", "ndcg", "mean", "snips"])

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -247,6 +247,13 @@ def check_log(
         f"a logging_propensity below {_SMALLEST:g} is too small to divide by: it is 0 or wrong",
     )
     return columns["reward"], logging, columns["target_propensity"]
+
+
+def estimate_quietly(*columns: npt.ArrayLike, **options: Any) -> PolicyValue:
+    """`estimate_value` for a table: its warnings stand in the result, and are not said a hundred times aloud."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OffPolicyWarning)
+        return estimate_value(*columns, **options)
 
 
 def unsupported_mass(logging: npt.ArrayLike, target: npt.ArrayLike) -> Floats:

@@ -8,7 +8,6 @@ assume, on item and place only. There is no user id: rows of a person cannot be 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pandas as pd
 from habitlab.dataset import DatasetError, MissingColumn
 from habitlab.evaluation import reward_model
 from habitlab.evaluation.estimates import Estimate
-from habitlab.evaluation.offpolicy import METHODS, OffPolicyWarning, PolicyValue, estimate_value
+from habitlab.evaluation.offpolicy import METHODS, estimate_quietly
 
 Floats = npt.NDArray[np.float64]
 
@@ -136,7 +135,8 @@ def each_from_the_other(logs: dict[str, BanditLog], *, level: float, resamples: 
     draw = {"level": level, "interval": "bootstrap", "resamples": resamples, "seed": seed}
     ones = {policy: np.ones(len(log)) for policy, log in logs.items()}
     own = {
-        policy: _quietly(log.click, ones[policy], ones[policy], method="ips", **draw) for policy, log in logs.items()
+        policy: estimate_quietly(log.click, ones[policy], ones[policy], method="ips", **draw)
+        for policy, log in logs.items()
     }
     rows = []
     for name, policy in (("random", "bts"), ("bts", "random")):
@@ -147,7 +147,7 @@ def each_from_the_other(logs: dict[str, BanditLog], *, level: float, resamples: 
         model = reward_model.fit(log.click, log.action, target)
         logged = target[np.arange(len(log)), log.action]
         for method in METHODS:
-            found = _quietly(log.click, log.propensity, logged, method=method, reward_model=model, **draw)
+            found = estimate_quietly(log.click, log.propensity, logged, method=method, reward_model=model, **draw)
             gap = found.value - brought.value
             below = np.hypot(found.value - found.ci_low, brought.ci_high - brought.value)
             above = np.hypot(found.ci_high - found.value, brought.value - brought.ci_low)
@@ -204,10 +204,3 @@ def verdict(found: dict[str, Estimate]) -> str:
         return "For both policies the gap may be nothing: these logs do not contradict each other."
     names = " and of ".join(NAMES[policy] for policy in wrong)
     return f"The worth of {names} comes out wrong: the interval of its gap does not hold 0."
-
-
-def _quietly(*columns: Floats, **options: object) -> PolicyValue:
-    """An estimate whose warnings stand in the table."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OffPolicyWarning)
-        return estimate_value(*columns, **options)  # type: ignore[arg-type]

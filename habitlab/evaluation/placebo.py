@@ -12,6 +12,7 @@ from scipy import stats
 
 from habitlab.dataset import MissingColumn
 from habitlab.evaluation.arm_estimates import Bools, Floats
+from habitlab.evaluation.estimates import share_interval
 from habitlab.evaluation.experiments import assign
 from habitlab.evaluation.sequential import FEWEST_AT_A_LOOK, always_valid_reach
 
@@ -80,8 +81,7 @@ def false_alarms(
         alarms["always"] += bool((known & (np.abs(difference) > reach)).any())
     rows = []
     for name, count in alarms.items():
-        ends = stats.binomtest(int(count), trials).proportion_ci(level, method="wilson")
-        rows.append((name, READINGS[name], int(count), trials, count / trials, float(ends.low), float(ends.high)))
+        rows.append((name, READINGS[name], int(count), trials, count / trials, *share_interval(count, trials, level)))
     return pd.DataFrame(rows, columns=["reading", "label", "alarms", "trials", "share", "ci_low", "ci_high"])
 
 

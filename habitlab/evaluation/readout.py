@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from habitlab.evaluation.estimates import false_discovery_adjusted
 from habitlab.evaluation.experiments import Comparison, compare_arms, order_arms, unit_values
 
 
@@ -20,14 +20,13 @@ def adjust_p_values(p_values: Mapping[str, float], method: Literal["holm", "bh"]
     """
     if method not in ("holm", "bh"):
         raise ValueError(f"method must be 'holm' or 'bh'; it is {method!r}")
+    if method == "bh":
+        return dict(zip(p_values, map(float, false_discovery_adjusted(list(p_values.values()))), strict=True))
     tested = {name: p for name, p in p_values.items() if not math.isnan(p)}
     p = np.array(list(tested.values()))
-    if method == "bh":
-        adjusted = stats.false_discovery_control(p) if len(p) else p
-    else:
-        order = np.argsort(p, kind="stable")
-        adjusted = np.empty_like(p)
-        adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
     found = dict(zip(tested, map(float, adjusted), strict=True))
     return {name: found.get(name, float("nan")) for name in p_values}
 

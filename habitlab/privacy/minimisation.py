@@ -25,6 +25,7 @@ import pandas as pd
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.schema import TABLES, Table
 from habitlab.evaluation import cold_start, estimates
+from habitlab.evaluation.tables import exact
 from habitlab.models.collaborative import CollaborativeModel
 from habitlab.models.content import ContentModel
 from habitlab.models.pairs import label_pairs
@@ -213,10 +214,4 @@ def found(table: pd.DataFrame) -> list[dict[str, Any]]:
         ("minimal_needed", "Of them, a loss without", int((table["verdict"] == NEEDED).sum()), inputs),
         ("minimal_idle", "Of them, no loss to be told", int(table["verdict"].isin([NO_LOSS, WORSE]).sum()), inputs),
     ]
-    return [
-        {
-            "key": key, "label": label, "estimate": count, "ci_low": None, "ci_high": None, "level": None, "n": n,
-            "unit": "", "method": method,
-        }
-        for key, label, count, n in counts
-    ]  # fmt: skip
+    return [exact(key, label, count, n=n, method=method) for key, label, count, n in counts]

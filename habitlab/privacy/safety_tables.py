@@ -17,6 +17,7 @@ from habitlab.dataset.derived import age_band
 from habitlab.dataset.small_groups import FEWEST, hidden, recoverable
 from habitlab.dataset.vocabulary import Category
 from habitlab.evaluation.estimates import Estimate
+from habitlab.evaluation.tables import exact
 from habitlab.privacy import aggregates
 from habitlab.privacy.empirical import audit
 from habitlab.privacy.ledger import Ledger, rho_of
@@ -25,12 +26,6 @@ from habitlab.recommender.guardrails import ADULT, NOBODY, safe_from
 
 EPSILONS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 GOOD = "clear"
-
-
-def exact(key: str, label: str, value: float, n: int, unit: str, method: str) -> dict[str, Any]:
-    """Return a finding without interval: a count, or a share of all cases."""
-    ends = {"ci_low": None, "ci_high": None, "level": None}
-    return {"key": key, "label": label, "estimate": value, **ends, "n": n, "unit": unit, "method": method}
 
 
 def errors(table: pd.DataFrame, *, level: float) -> list[Any]:
@@ -49,7 +44,11 @@ def errors(table: pd.DataFrame, *, level: float) -> list[Any]:
         )  # fmt: skip
     bound = table[np.isinf(table["epsilon"])].iloc[0]
     label = "Error by counting each person in three categories at most, without noise"
-    found.append(exact("dp_bound", label, float(bound["error"]), len(Category), "share difference", "without noise"))
+    found.append(
+        exact(
+            "dp_bound", label, float(bound["error"]), n=len(Category), method="without noise", unit="share difference"
+        )
+    )
     return found
 
 
@@ -74,8 +73,8 @@ def refusal(budget: float, asked: float) -> tuple[list[Any], str]:
     label = f"Questions of epsilon {asked:g} answered within epsilon {budget:g}, before the ledger refuses"
     method = "zero-concentrated accounting at delta 1e-6"
     return [
-        exact("ledger_answered", label, answered, answered + 1, "", method),
-        exact("ledger_adding", "As many by adding epsilons", int(budget / asked + 1e-9), answered + 1, "", "sum"),
+        exact("ledger_answered", label, answered, n=answered + 1, method=method),
+        exact("ledger_adding", "As many by adding epsilons", int(budget / asked + 1e-9), n=answered + 1, method="sum"),
     ], words
 
 
@@ -101,7 +100,7 @@ def tried(dataset: Dataset, *, epsilon: float, runs: int, seed: int) -> list[Any
         judged = audit(one, other, epsilon=epsilon, delta=1e-6, runs=runs)
         label = f"Epsilon that an attacker surely shows, promised {epsilon:g}: {words}"
         method = f"{runs} runs on either side of one person, Clopper-Pearson at {judged.level:g}"
-        found.append(exact(key, label, max(0.0, judged.epsilon_low), runs, "", method))
+        found.append(exact(key, label, max(0.0, judged.epsilon_low), n=runs, method=method))
     return found
 
 
@@ -123,9 +122,15 @@ def small_groups(dataset: Dataset, fewest: int = FEWEST) -> tuple[pd.DataFrame, 
     back = recoverable(counts, hide) & (counts > 0)
     method = f"fewer than {fewest} people; complementary suppression"
     return shown, [
-        exact("groups_small", "Cells with few people, hidden", int(small.sum()), counts.size, "", method),
-        exact("groups_beside", "Cells hidden beside them", int((hide & ~small).sum()), counts.size, "", method),
-        exact("groups_recovered", "Hidden cells that follow from all totals", int(back.sum()), counts.size, "", method),
+        exact("groups_small", "Cells with few people, hidden", int(small.sum()), n=counts.size, method=method),
+        exact("groups_beside", "Cells hidden beside them", int((hide & ~small).sum()), n=counts.size, method=method),
+        exact(
+            "groups_recovered",
+            "Hidden cells that follow from all totals",
+            int(back.sum()),
+            n=counts.size,
+            method=method,
+        ),
     ]
 
 
@@ -150,11 +155,11 @@ def red_team() -> tuple[pd.DataFrame, list[Any]]:
     dangerous = int((wanted > 0).sum())
     method = "cases in English and Russian; the rules were extended by some of them"
     return table, [
-        exact("red_cases", "Dangerous habits of the red team", dangerous, len(cases), "", method),
+        exact("red_cases", "Dangerous habits of the red team", dangerous, n=len(cases), method=method),
         exact("red_missed", "Of them, allowed to somebody they are dangerous for", int(cases["missed"].sum()),
-              dangerous, "", method),
+              n=dangerous, method=method),
         exact("red_blocked", "Harmless look-alikes that are blocked", int(cases["blocked"].sum()),
-              len(cases) - dangerous, "", method),
+              n=len(cases) - dangerous, method=method),
     ]  # fmt: skip
 
 
@@ -199,16 +204,23 @@ def capped(dataset: Dataset, *, days: int = 28, most: int = 300, seed: int = 0) 
     method = f"{len(people.users)} people, six messages a day for {days} days at any hour; simulated proposals"
     found = [
         exact(
-            "sent_share", "Of careless messages, sent", float(planned["allowed"].mean()), len(planned), "share", method
+            "sent_share",
+            "Of careless messages, sent",
+            float(planned["allowed"].mean()),
+            n=len(planned),
+            method=method,
+            unit="share",
         ),
-        exact("sent_most", "Most messages to anybody in a day", int(a_day.max()), len(sent), "", method),
-        exact("sent_at_night", "Sent in quiet hours", int(night.sum()), len(sent), "", method),
+        exact("sent_most", "Most messages to anybody in a day", int(a_day.max()), n=len(sent), method=method),
+        exact("sent_at_night", "Sent in quiet hours", int(night.sum()), n=len(sent), method=method),
     ]
     if not dataset.sessions.empty:
         last = dataset.sessions["started_at"].max().date()
         offered = notifications.healthy_pauses(dataset.sessions, dataset.users, last)
         label = "People who would be offered a pause on the last day"
-        found.append(exact("pauses", label, len(offered), len(dataset.users), "", "rules on days, minutes and nights"))
+        found.append(
+            exact("pauses", label, len(offered), n=len(dataset.users), method="rules on days, minutes and nights")
+        )
     return table, found
 
 

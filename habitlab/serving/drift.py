@@ -20,6 +20,8 @@ import pandas as pd
 from scipy import sparse, stats
 from scipy.spatial import distance
 
+from habitlab.evaluation import estimates
+
 Floats = npt.NDArray[np.float64]
 
 FIXED_PSI = 0.2
@@ -106,10 +108,7 @@ def drift(
     members = _memberships(labels, single, permutations, seed)
     rows = [_feature(name, both[name], labels, members, alpha) for name in names]
     found = pd.DataFrame(rows)
-    tested = found["p_value"].notna().to_numpy()
-    adjusted = np.full(len(found), np.nan)
-    if tested.any():
-        adjusted[tested] = stats.false_discovery_control(found["p_value"][tested])
+    adjusted = estimates.false_discovery_adjusted(found["p_value"])
     place = found.columns.get_loc("p_value")
     found.insert(place + 1, "p_adjusted", adjusted)
     found.insert(place + 2, "drifted", (adjusted <= alpha) & (found["psi"].to_numpy() >= smallest_psi))
@@ -301,8 +300,6 @@ def power(
     standard deviations. Columns: n (users in each period), shift, rule ("from the null" and "fixed 0.2"), trials,
     alarmed (share of checks that find any drift; at shift 0 these are false alarms), ci_low, ci_high (Wilson at 95 %).
     """
-    from statsmodels.stats.proportion import proportion_confint
-
     rows = []
     for n in sizes:
         for shift in shifts:
@@ -323,6 +320,5 @@ def power(
                 alarms["from the null"] += bool(found["drifted"].any())
                 alarms["fixed 0.2"] += bool(found["fixed_rule"].any())
             for rule, count in alarms.items():
-                low, high = proportion_confint(count, trials, method="wilson")
-                rows.append((n, shift, rule, trials, count / trials, float(low), float(high)))
+                rows.append((n, shift, rule, trials, count / trials, *estimates.share_interval(count, trials)))
     return pd.DataFrame(rows, columns=["n", "shift", "rule", "trials", "alarmed", "ci_low", "ci_high"])

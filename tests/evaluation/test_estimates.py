@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from habitlab.evaluation import estimates
 from habitlab.evaluation.estimates import FEWEST, Resampled
@@ -369,3 +371,19 @@ def test_association_finds_nothing_where_there_is_nothing():
         small += found.p_value <= 0.05
     assert low <= stats.binom.ppf(0.9995, trials, 0.05)
     assert stats.binom.ppf(0.0005, trials, 0.05) <= small <= stats.binom.ppf(0.9995, trials, 0.05)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+def test_the_interval_of_a_share_is_that_of_statsmodels(cases, level):
+    low, high = estimates.share_interval(*cases, level)
+    theirs = proportion_confint(*cases, alpha=1 - level, method="wilson")
+    assert (low, high) == pytest.approx(np.clip(theirs, 0, 1), abs=1e-12)
+
+
+@given(st.lists(st.one_of(st.floats(0, 1), st.just(np.nan)), max_size=20))
+def test_what_was_not_tested_does_not_count_among_the_p_values(p_values):
+    adjusted = estimates.false_discovery_adjusted(p_values)
+    tested = np.isfinite(np.array(p_values, dtype=float))
+    assert np.isnan(adjusted[~tested]).all()
+    if tested.any():
+        assert adjusted[tested] == pytest.approx(multipletests(np.array(p_values)[tested], method="fdr_bh")[1])

@@ -3,8 +3,9 @@
 import pytest
 
 from habitlab.dataset import MissingColumn
+from habitlab.evaluation.tables import exact
 from habitlab.privacy import safety_tables
-from habitlab.privacy.safety_tables import exact, verdict
+from habitlab.privacy.safety_tables import verdict
 from habitlab.simulation import simulate
 
 
@@ -14,7 +15,7 @@ def dataset():
 
 
 def finding(key: str, value: float) -> dict:
-    return {key: exact(key, key, value, 10, "", "by hand")}
+    return {key: exact(key, key, value, n=10, method="by hand")}
 
 
 GOOD = (
