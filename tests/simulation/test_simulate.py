@@ -1,5 +1,6 @@
 """The dataset that the world logs: it keeps the contract, tells one story, and is always the same."""
 
+import filecmp
 import re
 
 import numpy as np
@@ -58,10 +59,10 @@ def test_wrong_arguments_are_refused_with_what_would_be_right(wrong, message):
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
     for name in "ab":
         save(simulate(30, 40, seed=2), tmp_path / f"{name}.db")
-    assert (tmp_path / "a.db").read_bytes() == (tmp_path / "b.db").read_bytes()
-    assert (tmp_path / "a.truth.parquet").read_bytes() == (tmp_path / "b.truth.parquet").read_bytes()
+    assert filecmp.cmp(tmp_path / "a.db", tmp_path / "b.db", shallow=False)
+    assert filecmp.cmp(tmp_path / "a.truth.parquet", tmp_path / "b.truth.parquet", shallow=False)
     save(simulate(30, 40, seed=3), tmp_path / "c.db")
-    assert (tmp_path / "a.db").read_bytes() != (tmp_path / "c.db").read_bytes()
+    assert not filecmp.cmp(tmp_path / "a.db", tmp_path / "c.db", shallow=False)
 
 
 def test_a_dataset_knows_the_world_it_comes_from(tmp_path, tiny):
