@@ -89,7 +89,7 @@ def welch(
     share = variance / sizes
     error = float(np.sqrt(share.sum()))
     # The covariate's slope was estimated from the same units.
-    degrees = float(share.sum() ** 2 / (share**2 / (sizes - 1)).sum()) - (kept < 1)
+    degrees = float(1 / ((share / share.sum()) ** 2 / (sizes - 1)).sum()) - (kept < 1)
     degrees = max(degrees, 1.0)
     reach = float(stats.t.ppf((1 + level) / 2, degrees)) * error
     p_value = float(2 * stats.t.sf(abs(difference) / error, degrees))

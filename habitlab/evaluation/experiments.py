@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +65,10 @@ def assign(
     shares = np.ones(len(arms)) if weights is None else np.asarray(weights, dtype=float)
     if shares.shape != (len(arms),) or not np.isfinite(shares).all() or (shares < 0).any() or shares.sum() <= 0:
         raise ValueError(f"give one weight of 0 or more for each of the {len(arms)} arms, not all 0; got {weights}")
-    codes, uniques = pd.factorize(np.asarray(unit_ids, dtype=object))
+    ids = np.asarray(unit_ids, dtype=object)
+    if ids.ndim != 1:
+        raise ValueError(f"give a list or a column of unit ids; got {unit_ids!r}")
+    codes, uniques = pd.factorize(ids)
     if (codes < 0).any():
         raise ValueError(f"{int((codes < 0).sum())} unit ids are missing: who is not known cannot be assigned for good")
     wrong = next((unit for unit in uniques if not isinstance(unit, str | int | np.integer)), None)
@@ -360,7 +365,7 @@ def unit_values(
 
 
 def check_columns(data: pd.DataFrame, assigned: Sequence[str], measured: Sequence[str]) -> None:
-    """Raise ValueError unless `data` has these columns once each, and what says who is where is not measured."""
+    """Raise ValueError unless `data` has these columns once each, and each is named for one thing."""
     if not isinstance(data, pd.DataFrame):
         raise ValueError(f"`data` is a DataFrame with a row a unit, or many; got {type(data).__name__}")
     named = [*assigned, *measured]
@@ -370,20 +375,28 @@ def check_columns(data: pd.DataFrame, assigned: Sequence[str], measured: Sequenc
     for name in named:
         if (number := int((data.columns == name).sum())) > 1:
             raise ValueError(f"{number} columns are called {name!r}: which of them is meant?")
-        if name in assigned and named.count(name) > 1:
+        if named.count(name) > 1:
             raise ValueError(f"`{name}` is named twice: unit, arm and what is measured are columns of their own")
 
 
+def find_control(arms: Sequence[Hashable]) -> Hashable:
+    """Return the arm with a name of `CONTROL_NAMES`, or else the first."""
+    return next((arm for arm in arms if str(arm).casefold() in CONTROL_NAMES), arms[0])
+
+
 def order_arms(column: pd.Series, control: Hashable | None) -> list[Hashable]:
-    """Return the two arms, the control first (`control`, or by name, or the first in order)."""
-    names: list[Hashable] = list(pd.unique(column))
-    ordered = isinstance(column.dtype, pd.CategoricalDtype)
-    names.sort(key=list(column.cat.categories).index if ordered else str)
+    """Return the two arms, the control first (`control`, or by name, or the first in order: of numbers the least)."""
+    unique = pd.unique(column)
+    names: list[Any] = [name.item() if isinstance(name, np.number | np.bool_) else name for name in unique]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        names.sort(key=column.cat.categories.tolist().index)
+    else:
+        names.sort(key=None if all(isinstance(name, Real) for name in names) else str)
     if len(names) != 2:
         there = ", ".join(map(str, names)) or "none"
         raise ValueError(f"two arms are compared, and the column {column.name!r} has {len(names)}: {there}")
     if control is None:
-        control = next((name for name in names if str(name).casefold() in CONTROL_NAMES), names[0])
+        control = find_control(names)
     if control not in names:
         raise ValueError(f"no arm {control!r} to be the control; there are {', '.join(map(str, names))}")
     return [control, *(name for name in names if name != control)]
@@ -391,8 +404,8 @@ def order_arms(column: pd.Series, control: Hashable | None) -> list[Hashable]:
 
 def numbers(column: pd.Series, name: str) -> Floats:
     """Return a column of numbers or truths (rows,), NaN where missing, or raise ValueError."""
-    if column.dtype == object and column.dropna().map(lambda value: isinstance(value, bool | np.bool_)).all():
-        column = column.astype(float)  # truths with gaps
+    if column.dtype == object and column.dropna().map(lambda value: isinstance(value, Real | np.bool_)).all():
+        column = column.astype(float)  # numbers or truths with gaps
     real = pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_complex_dtype(column.dtype)
     if not (real or column.isna().all()):
         raise ValueError(f"{name} holds {column.dtype} values such as {column.iloc[0]!r}; numbers or truths are needed")

@@ -110,7 +110,8 @@ def outlier_sensitivity(
     """
     if not 0 < share < 0.5:
         raise ValueError(f"share must lie between 0 and 0.5, such as 0.01; it is {share}")
-    control = order_arms(data[arm].dropna(), control)[0]
+    first = compare_arms(data, unit=unit, arm=arm, outcome=outcome, denominator=denominator, control=control, **options)
+    control = first.arms[0]
     frame = unit_values(data, unit=unit, arm=arm, outcome=outcome, denominator=denominator)
     if frame.empty:
         raise ValueError(f"no unit has a known {outcome}: there is nothing to trim")
@@ -120,15 +121,16 @@ def outlier_sensitivity(
     top = "value" if denominator is None else "outcome"
     ratio = means if denominator is None else {"outcome": top, "denominator": "denominator"}
     tables = {
-        "as it is": (frame, ratio),
         f"winsorised at {share:.1%}": (frame.assign(value=frame["value"].clip(low, high)), means),
         f"trimmed at {share:.1%}": (frame.assign(**{top: frame[top].where(inside)}), ratio),
     }
-    rows = [
-        {"outcome": name, "changed": 0 if name == "as it is" else int((~inside).sum())}
-        | _row(compare_arms(table, unit="unit", arm="arm", control=control, **(which | options)))
-        for name, (table, which) in tables.items()
-    ]
+    rows = [{"outcome": "as it is", "changed": 0} | _row(first)]
+    for name, (table, which) in tables.items():
+        # A blocked readout stays blocked: the sample ratio is of rows as they came, not of unit means.
+        held = (
+            first if first.blocked else compare_arms(table, unit="unit", arm="arm", control=control, **which, **options)
+        )
+        rows.append({"outcome": name, "changed": int((~inside).sum())} | _row(held))
     return pd.DataFrame(rows)
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.evaluation.estimates import Estimate
-from habitlab.evaluation.experiments import Comparison, compare_arms, order_arms
+from habitlab.evaluation.experiments import Comparison, compare_arms, find_control
 from habitlab.evaluation.tables import exact
 from habitlab.evaluation.trial_metrics import DENOMINATORS, PRIMARY, trial_table
 from habitlab.evaluation.trials import load_browser_trial
@@ -110,8 +110,8 @@ def own_trials(dataset: Dataset, level: float) -> pd.DataFrame:
         try:
             table = trial_table(dataset, str(name))
             arms = sorted(table["arm"].unique())
-            control = order_arms(pd.Series(arms[:2], name="arm"), None)[0] if len(arms) > 1 else None
-            pairs = [table[table["arm"].isin([control, arm])] for arm in arms if control and arm != control]
+            control = find_control(arms)
+            pairs = [table[table["arm"].isin([control, arm])] for arm in arms if arm != control]
             found = [
                 compare_arms(pair, covariate="before", level=level, control=control, **COMPLETION) for pair in pairs
             ]

@@ -90,7 +90,7 @@ def interaction(
     if error < 1e-12 * max(abs(part).max() for part in parts) or error == 0:
         notes.append("the outcome does not vary: there is no interval and no test")
         return Interaction(difference, *nothing[1:], n, entangled, tuple(notes), level)
-    degrees = share.sum() ** 2 / (share**2 / [len(part) - 1 for part in parts]).sum()
+    degrees = 1 / ((share / share.sum()) ** 2 / [len(part) - 1 for part in parts]).sum()
     reach = float(stats.t.ppf((1 + level) / 2, degrees) * error)
     p_value = float(2 * stats.t.sf(abs(difference) / error, degrees))
     return Interaction(difference, difference - reach, difference + reach, p_value, n, entangled, tuple(notes), level)

@@ -18,7 +18,7 @@ from scipy import stats
 
 from habitlab.dataset.analyses import FEWEST
 from habitlab.evaluation.estimates import survival_of_sums
-from habitlab.evaluation.experiments import SRM_BLOCKS, Floats, order_arms, srm_test
+from habitlab.evaluation.experiments import SRM_BLOCKS, Floats, check_columns, numbers, order_arms, srm_test
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +72,12 @@ def compare_retention(
     Raises
     ------
     ValueError
-        A column is absent, days are missing, negative or fractions, units are in both arms, or there are not two arms.
+        A column is absent or named twice, days are negative or fractions, ends are no truths, units are in both arms,
+        or there are not two arms.
     """
     if horizon < 1 or not 0 < level < 1:
         raise ValueError(f"horizon must be 1 or more and level between 0 and 1; got {horizon} and {level}")
-    absent = [name for name in (unit, arm, days, ended) if name not in data.columns]
-    if absent:
-        raise ValueError(f"no column {', '.join(map(repr, absent))}; there are {', '.join(map(str, data.columns))}")
+    check_columns(data, (unit, arm), (days, ended))
     notes = []
     lost = data[[unit, arm, days, ended]].isna().any(axis=1)
     if lost.any():
@@ -86,7 +85,9 @@ def compare_retention(
         data = data[~lost]
         if data.empty:
             raise ValueError(f"no row has a unit, an arm, days and their end: {len(lost)} lack one")
-    kept = data[days].to_numpy(dtype=float)
+    kept, over = numbers(data[days], days), numbers(data[ended], ended)
+    if not np.isin(over, (0.0, 1.0)).all():
+        raise ValueError(f"{ended} must be truths: given up after that many days, or still kept when last seen")
     if (kept < 0).any() or (kept != np.floor(kept)).any():
         raise ValueError(f"{days} must be whole numbers of days, 0 or more")
     names = order_arms(data[arm], control)
@@ -97,8 +98,7 @@ def compare_retention(
     srm = srm_test(counts, weights)
     if min(counts.values()) < FEWEST:
         notes.append(f"few units: {' and '.join(map(str, counts.values()))}")
-    over = data[ended].to_numpy(dtype=bool)
-    parts = [_arm(kept[treated == k], over[treated == k], data.loc[treated == k, unit], horizon) for k in (0, 1)]
+    parts = [_arm(kept[treated == k], over[treated == k] == 1, data.loc[treated == k, unit], horizon) for k in (0, 1)]
     z = stats.norm.ppf((1 + level) / 2)
     curves = pd.concat(
         [part.curve(z).assign(arm=name) for name, part in zip(names, parts, strict=True)], ignore_index=True
@@ -106,6 +106,7 @@ def compare_retention(
     for name, part in zip(names, parts, strict=True):
         if np.isnan(part.mean):
             notes.append(f"in {name} nobody is watched to day {horizon}: a horizon of {part.watched} days is the most")
+    days_kept = {name: part.mean for name, part in zip(names, parts, strict=True)}
     mean, error = _difference(parts[0].mean, parts[0].mean_by_unit, parts[1].mean, parts[1].mean_by_unit)
     share, share_error = _difference(
         parts[0].survival[-1], parts[0].by_unit[:, -1], parts[1].survival[-1], parts[1].by_unit[:, -1]
@@ -118,6 +119,8 @@ def compare_retention(
     if srm < SRM_BLOCKS:
         notes.insert(0, f"sample ratio mismatch (p = {srm:.2g}): assignment or logging is broken, no readout")
         mean = share = error = share_error = float("nan")
+        days_kept = dict.fromkeys(names, float("nan"))
+        curves[["survival", "ci_low", "ci_high"]] = float("nan")
     return Retention(
         horizon=horizon,
         arms=(names[0], names[1]),
@@ -125,7 +128,7 @@ def compare_retention(
         ci_low=mean - z * error,
         ci_high=mean + z * error,
         p_value=float(2 * stats.norm.sf(abs(mean) / error)),
-        days_kept={name: part.mean for name, part in zip(names, parts, strict=True)},
+        days_kept=days_kept,
         retained=(share, share - z * share_error, share + z * share_error),
         n_units=counts,
         srm_p_value=srm,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -78,6 +79,7 @@ class TestAssignmentIsSaltedAndSticky:
             (["u"], ["a", "b"], "s", [-1, 2], "one weight"),
             (["u"], ["a", "b"], "s", [0, 0], "not all 0"),
             (["u", None], ["a", "b"], "s", None, "missing"),
+            ("u", ["a", "b"], "s", None, "a list or a column"),
             ([1.0], ["a", "b"], "s", None, "whole numbers"),
         ],
     )
@@ -180,6 +182,14 @@ class TestMeans:
         assert compare(data.assign(arm=data["arm"] == "nudge")).difference > 0
         ordered = data.assign(arm=pd.Categorical(data["arm"].replace("control", "z"), ["z", "nudge"]))
         assert compare(ordered).arms == ("z", "nudge")
+
+    @pytest.mark.parametrize(("low", "high"), [(2, 10), (5.0, 10.0), (-1, 1), (False, True)])
+    def test_of_numbers_the_smaller_is_the_control_and_the_answer_goes_into_json(self, low, high):
+        data = trial(effect=5.0)
+        found = compare(data.assign(arm=np.where(data["arm"] == "nudge", high, low)))
+        assert found.arms == (low, high)
+        assert found.difference > 0
+        assert json.loads(json.dumps({"arms": found.arms, "n": found.n_units}))["arms"] == [low, high]
 
     def test_hedges_g_uses_the_pooled_deviation_with_n_minus_1(self):
         data = trial(users=24, effect=0.8)
@@ -378,6 +388,19 @@ class TestWhatCannotBeCompared:
         assert sum(compare(data).n_units.values()) == 39
         assert compare(data).p_value == pytest.approx(compare(data.assign(y=data["y"].astype("boolean"))).p_value)
 
+    def test_numbers_in_a_column_of_objects_are_read(self):
+        data = trial(users=40)
+        mixed = data.assign(y=[None if place == 3 else value for place, value in enumerate(data["y"])])
+        assert compare(mixed.astype({"y": object})).p_value == compare(mixed.astype({"y": float})).p_value
+        with pytest.raises(ValueError, match="numbers or truths"):
+            compare(data.assign(y=data["y"].astype(object).where(data.index > 0, "1.5")))
+
+    @pytest.mark.parametrize("scale", [1e-100, 1e99])
+    def test_the_unit_of_measure_does_not_matter(self, scale):
+        data = trial(effect=0.5)
+        found, same = compare(data.assign(y=data["y"] * scale)), compare(data)
+        assert (found.p_value, found.degrees) == pytest.approx((same.p_value, same.degrees))
+
     def test_the_sample_ratio_is_of_all_who_were_assigned(self):
         data = trial(users=200)
         data.loc[data["arm"] == "nudge", "y"] = data["y"].where(data["user"] % 2 == 0)
@@ -441,6 +464,8 @@ class TestWhatCannotBeCompared:
             ({"outcome": "word"}, "numbers or truths"),
             ({"outcome": "arm"}, "`arm` is named twice"),
             ({"arm": "user"}, "`user` is named twice"),
+            ({"covariate": "y"}, "`y` is named twice"),
+            ({"denominator": "y"}, "`y` is named twice"),
             ({"outcome": "complex"}, "numbers or truths"),
             ({"outcome": "huge"}, "too large to be squared"),
             ({"outcome": "double"}, "2 columns are called 'double'"),

@@ -120,6 +120,17 @@ class TestOutliers:
         assert found["as it is"] < -0.05
         assert found["trimmed at 1.0%"] == pytest.approx(0.1, abs=0.02)
 
+    def test_a_blocked_readout_stays_blocked(self):
+        """Of units in both arms the sample ratio is of rows: unit means alone do not show it."""
+        draw = np.random.default_rng(5)
+        data = pd.DataFrame(
+            {"user": np.arange(4000) % 100, "arm": draw.random(4000) < 0.3, "y": draw.normal(size=4000)}
+        )
+        assert compare_arms(data, **COLUMNS, outcome="y").blocked
+        found = outlier_sensitivity(data, **COLUMNS, outcome="y")
+        assert found[["difference", "ci_low", "p_value"]].isna().all(axis=None)
+        assert all("sample ratio" in notes[0] for notes in found["warnings"])
+
     def test_nothing_known_to_trim_is_refused(self):
         with pytest.raises(ValueError, match="no unit has a known y"):
             outlier_sensitivity(people().assign(y=np.nan), **COLUMNS, outcome="y")

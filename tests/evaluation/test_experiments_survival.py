@@ -154,7 +154,15 @@ def test_bad_input():
         compare(data.assign(days=np.nan))
     broken = compare(kept(users=400).query("arm == 'control' or user % 4 == 1"))
     assert np.isnan(broken.difference)
+    assert np.isnan(list(broken.days_kept.values())).all()
+    assert broken.curves[["survival", "ci_low", "ci_high"]].isna().all(axis=None)
     assert "sample ratio" in broken.warnings[0]
+    with pytest.raises(ValueError, match="ended must be truths"):
+        compare(data.assign(ended=data["ended"] + 1))
+    with pytest.raises(ValueError, match="ended holds"):
+        compare(data.assign(ended=data["ended"].map({True: "yes", False: "no"})))
+    with pytest.raises(ValueError, match="2 columns are called 'days'"):
+        compare(pd.concat([data, data[["days"]]], axis=1))
     gaps = data.astype({"days": float})
     gaps.loc[:2, "days"] = np.nan
     assert "3 of 40 rows" in compare(gaps).warnings[0]

@@ -215,6 +215,12 @@ class TestTrialsOfADataset:
         assert np.isnan(found.loc["one", "difference"])
         assert found.loc["one", "remarks"] == "needs two arms; it has 1"
 
+    def test_the_control_of_many_arms_is_found_by_its_name(self, trial):
+        log = trial.seen.experiments
+        arms = np.array(["alarm", "badge", "control"])[np.arange(len(log)) % 3]
+        found = real_trials.own_trials(replace(trial.seen, experiments=log.assign(arm=arms)), 0.95)
+        assert found["arms"].tolist() == ["alarm against control", "badge against control"]
+
     def test_what_cannot_be_read_says_why_and_no_experiment_is_no_row(self, trial):
         assert real_trials.own_trials(Dataset(), 0.95).empty
         bare = replace(trial.seen, adoptions=Dataset().adoptions, users=trial.seen.users[["user_id"]])
