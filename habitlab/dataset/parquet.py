@@ -93,6 +93,13 @@ def write(dataset: Dataset, folder: Path) -> None:
             (folder / name).unlink()
 
 
+def leftovers(folder: Path) -> list[Path]:
+    """Return files that a write which was cut short left in the folder of a dataset: they belong to none."""
+    named = set(_read_manifest(folder)[0].values()) if (folder / MANIFEST).exists() else set()
+    ours = re.compile(rf"{_OWN.pattern}|({'|'.join(TABLES)})\.new|\.[\w.-]+\.part")
+    return sorted(path for path in folder.iterdir() if ours.fullmatch(path.name) and path.name not in named)
+
+
 def _replaceable_files(folder: Path) -> set[str]:
     if (folder / MANIFEST).exists():
         return {str(name) for name in _read_manifest(folder)[0].values() if _OWN.fullmatch(str(name))}

@@ -1,14 +1,17 @@
 """Look for a person's id in every file of a folder, whatever the format: what is packed is unpacked first.
 
-SQLite is read value by value and, as what was deleted may still stand in its pages, byte by byte. Parquet is read
-column by column with its dictionaries, files of models part by part, arrays value by value.
+SQLite is read value by value and, as what was deleted may still stand in its pages, byte by byte: against a copy of
+what is not deleted. Parquet is read column by column with its dictionaries, files of models part by part, arrays value
+by value.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import re
 import sqlite3
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -61,9 +64,8 @@ def inside(path: Path, user_id: str) -> str:
 
 
 def holds(content: bytes, user_id: str) -> bool:
-    """Whether an id stands in bytes, as a word of its own, in one of the usual encodings."""
-    for encoding in _ENCODINGS:
-        needle = user_id.encode(encoding)
+    """Whether an id stands in bytes, as a word of its own, in one of the usual encodings or as JSON escapes it."""
+    for encoding, needle in [(name, user_id.encode(name)) for name in _ENCODINGS] + [("utf-8", _in_json(user_id))]:
         width = {"utf-8": 1, "utf-16-le": 2, "utf-32-le": 4}[encoding]
         for match in re.finditer(re.escape(needle), content):
             before, after = content[max(0, match.start() - width) : match.start()], content[match.end() :][:width]
@@ -72,34 +74,41 @@ def holds(content: bytes, user_id: str) -> bool:
     return False
 
 
+def _in_json(user_id: str) -> bytes:
+    return json.dumps(user_id)[1:-1].encode()
+
+
 def _goes_on(letter: bytes, width: int) -> bool:
     """Whether a neighbouring letter makes it a longer word."""
     return len(letter) == width and not any(letter[1:]) and bool(re.match(rb"[0-9A-Za-z_]", letter[:1]))
 
 
 def _in_sqlite(path: Path, user_id: str) -> str:
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        try:
+    needle, escaped = user_id.encode(), _in_json(user_id)
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             for table in tables:
                 columns = [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')]
                 for column in columns:
+                    # A text is searched for text, a BLOB for bytes; `instr` of one in the other finds nothing.
                     rows = connection.execute(
-                        f'SELECT "{column}" FROM "{table}" WHERE instr("{column}", ?) OR instr("{column}", ?)',
-                        (user_id, user_id.encode()),
+                        f'SELECT "{column}" FROM "{table}" WHERE instr("{column}", ?) OR instr("{column}", ?)'
+                        f' OR instr("{column}", ?) OR instr("{column}", ?)',
+                        (user_id, needle, escaped.decode(), escaped),
                     )
                     if any(holds(v if isinstance(v, bytes) else str(v).encode(), user_id) for (v,) in rows):
                         return f"table {table}, column {column}"
-            longer = any(
-                connection.execute(f'SELECT 1 FROM "{t}" WHERE "user_id" LIKE ? AND "user_id" <> ? LIMIT 1',
-                                   (f"%{user_id}%", user_id)).fetchone()
-                for t in tables
-                if "user_id" in [row[1] for row in connection.execute(f'PRAGMA table_info("{t}")')]
-            )  # fmt: skip
-        except sqlite3.Error:
-            return "its bytes" if user_id.encode() in path.read_bytes() else ""
-    # Values stand side by side in a page, so that here the id may touch other letters.
-    return "" if longer or user_id.encode() not in path.read_bytes() else "what is left of deleted rows"
+            count = path.read_bytes().count(needle)
+            if not count:
+                return ""
+            # Values stand side by side in a page, so that the id may touch other letters, or be part of other words.
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
+                clean = Path(folder) / "clean"
+                connection.execute("VACUUM INTO ?", (str(clean),))
+                return "what is left of deleted rows" if count > clean.read_bytes().count(needle) else ""
+    except sqlite3.Error:
+        return "its bytes" if needle in path.read_bytes() else ""
 
 
 def _in_parquet(path: Path, user_id: str) -> str:

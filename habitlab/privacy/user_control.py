@@ -31,7 +31,7 @@ from typing import Any
 
 import pandas as pd
 
-from habitlab.dataset import Dataset
+from habitlab.dataset import Dataset, parquet
 from habitlab.dataset.cache import alone
 from habitlab.dataset.schema import TABLES
 from habitlab.dataset.sqlite import replacing
@@ -98,7 +98,7 @@ def forget(
     data, folder
         The dataset, and the folder of its service (by default beside it).
     redis
-        URL of the Redis that the service uses.
+        URL of the Redis that the service uses; by default the one it was last started with, without a password.
     now
         Time of the request, for lineage and the mark that is left.
     tell
@@ -109,7 +109,7 @@ def forget(
     ValueError
         Nobody has this id, and nobody with it was being forgotten; the nearest are named.
     OSError, sqlite3.Error
-        Something cannot be written; called again, it goes on from there.
+        Something cannot be written, or Redis does not answer; called again, it goes on from there.
     """
     place, moment = state.folder(data, folder), now or datetime.now(UTC)
     if not Path(data).exists():
@@ -131,13 +131,16 @@ def forget(
         # The data first: a service that starts meanwhile would read them again.
         dataset = _from_dataset(Path(data), dataset, user_id, say)
         _from_truth(Path(data), user_id, say)
-        _from_service(place, user_id, redis, say)
+        silent = _from_service(place, user_id, redis, say)
         _from_models(place, dataset, user_id, moment, say)
         _from_logs(place, user_id, say)
         _from_caches(user_id, say)
+        _from_leftovers(Path(data), user_id, say)
         places = [*_beside(Path(data)), place, cache_folder()]
         left = traces.find(places, user_id)
         searched = sum(1 for _ in traces.files_below(places))
+        if silent:
+            raise OSError(silent)
         if not left:
             forgotten.mark(place, user_id, forgotten.DONE, moment)
     return Forgotten(tuple(removed), searched, left)
@@ -165,12 +168,13 @@ def leave_out(dataset: Dataset, before: Dataset | None, data: str | Path) -> tup
     return left.replace(habits=dataset.habits[dataset.habits["habit_id"].isin(stay).to_numpy(dtype=bool)]), len(gone)
 
 
-def _from_service(place: Path, user_id: str, redis: str | None, say: Callable[[str, str], None]) -> None:
+def _from_service(place: Path, user_id: str, redis: str | None, say: Callable[[str, str], None]) -> str:
+    """Delete from the database of the service and from its Redis; what is wrong with the latter, empty if nothing."""
     if not (place / state.DATABASE).exists():
-        return
+        return ""
     with closing(state.connect(place, wait=30.0)) as connection:
         connection.execute("PRAGMA secure_delete = ON")
-        instance = state.instance(connection)
+        instance, redis = state.instance(connection), redis or state.meta(connection, "redis")
         with state.transaction(connection):
             for table in _personal_tables(connection):
                 count = connection.execute(f'DELETE FROM "{table}" WHERE user_id = ?', (user_id,)).rowcount
@@ -185,11 +189,18 @@ def _from_service(place: Path, user_id: str, redis: str | None, say: Callable[[s
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if redis is not None:
-        from habitlab.serving.store import RedisStore
+    if redis:
+        from habitlab.serving.store import RedisStore, StoreError, without_password
 
-        count = RedisStore(redis, space=instance, timeout=5.0).forget(user_id)
+        try:
+            count = RedisStore(redis, space=instance, timeout=5.0).forget(user_id)
+        except StoreError as error:
+            return (
+                f"the service uses Redis at {without_password(redis)}, which may hold lists of them for hours: {error};"
+                " call again when it answers, with --redis URL if it is elsewhere or wants a password"
+            )
         say("redis", f"{count} values")
+    return ""
 
 
 def _from_dataset(data: Path, dataset: Dataset, user_id: str, say: Callable[[str, str], None]) -> Dataset:
@@ -252,6 +263,7 @@ def _from_models(
 
     Also versions of which only a part can be read: better none than one that knows somebody who is to be forgotten.
     """
+    registry.clear(place)
     learnt = [version for version in registry.versions(place) if traces.find([version.path], user_id)]
     if not learnt:
         return
@@ -313,11 +325,24 @@ def _from_caches(user_id: str, say: Callable[[str, str], None]) -> None:
         say("cache", f"{entry.relative_to(root)} deleted")
 
 
+def _from_leftovers(data: Path, user_id: str, say: Callable[[str, str], None]) -> None:
+    """Delete what a write that was cut short left behind and holds the id: `alone` sees to it that none goes on."""
+    for path in traces.find(_parts(data), user_id):
+        path.unlink(missing_ok=True)
+        say(str(path), "deleted, left by a crash")
+
+
+def _parts(data: Path) -> list[Path]:
+    """Unfinished files beside a dataset, of it and of its truth, and in its folder."""
+    beside = [p for whole in (data, truth_path(data)) for p in sorted(data.parent.glob(f".{whole.name}.*.part"))]
+    return beside + (parquet.leftovers(data) if data.is_dir() else [])
+
+
 def _beside(data: Path) -> Iterable[Path]:
     """The dataset, its truth, and what SQLite or a crash may have left beside it."""
     yield data
     yield from (path for path in (truth_path(data),) if path.exists())
-    yield from sorted(data.parent.glob(f".{data.name}.*.part"))
+    yield from _parts(data)
     yield from (Path(f"{data}{end}") for end in ("-wal", "-journal") if Path(f"{data}{end}").exists())
 
 

@@ -100,8 +100,7 @@ def register(folder: str | Path, recommender: Recommender, lineage: Mapping[str,
         It cannot be written, for the disk is full, say; what is live stays so.
     """
     with _alone(folder) as root:
-        for left in root.glob(".new-*"):  # of a process that died
-            shutil.rmtree(left, ignore_errors=True)
+        _clear(root)
         number = max((int(version.name[:4]) for version in versions(folder)), default=0) + 1
         name = f"{number:04d}-{recommender.version_}"
         fresh = root / f".new-{name}"
@@ -243,8 +242,20 @@ def remove(folder: str | Path, name: str) -> None:
             raise RegistryError(f"there is no version {name!r}")
         if name in names:
             _write_history(folder, [each for each in names if each != name])
-        (root / name).rename(root / f".new-{name}")  # gone in one step; what a crash leaves, `register` clears away
+        (root / name).rename(root / f".new-{name}")  # gone in one step; what a crash leaves is cleared away later
         shutil.rmtree(root / f".new-{name}", ignore_errors=True)
+
+
+def clear(folder: str | Path) -> None:
+    """Delete what a process that died left of a version it was writing or removing."""
+    if (Path(folder) / REGISTRY).is_dir():
+        with _alone(folder) as root:
+            _clear(root)
+
+
+def _clear(root: Path) -> None:
+    for left in root.glob(".new-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def log_run(folder: str | Path, row: Mapping[str, Any]) -> None:

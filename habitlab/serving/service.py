@@ -34,7 +34,7 @@ from habitlab.serving.lists import Ready
 from habitlab.serving.live import Live, newer
 from habitlab.serving.metrics import Metrics
 from habitlab.serving.profiles import Directory, Profile
-from habitlab.serving.store import MemoryStore, RedisStore, SqliteStore
+from habitlab.serving.store import MemoryStore, RedisStore, SqliteStore, without_password
 
 log = logging.getLogger(__name__)
 MOST_HABITS = 100
@@ -132,6 +132,7 @@ class Service:
             prepare(connection, data, clock())
             updater.catch_up(connection, clock())
             instance = state.instance(connection)
+            state.set_meta(connection, "redis", "" if redis is None else without_password(redis))
         self.levels = Levels(
             MemoryStore(),
             SqliteStore(folder, clock=clock),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from habitlab.serving import state
 from habitlab.serving.lists import Key
@@ -48,6 +49,17 @@ class Store(Protocol):
 def lifetime(seconds: float, chance: Callable[[], float] = random.random) -> float:
     """Return seconds with jitter: up to `JITTER` more or less."""
     return seconds * (1 + JITTER * (2 * chance() - 1))
+
+
+def without_password(url: str) -> str:
+    """Return the URL of a Redis without the name and password in it.
+
+    >>> without_password("redis://me:secret@localhost:6379/1?password=secret&db=2")
+    'redis://localhost:6379/1?db=2'
+    """
+    parts = urlsplit(url)
+    query = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ("username", "password")])
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
 
 
 class MemoryStore:

@@ -301,6 +301,74 @@ def test_9_2_d_redis_is_asked_to_forget(data, monkeypatch):
     assert ("redis", "2 values") in said
 
 
+def test_9_2_d_the_redis_of_the_service_is_asked_without_being_named(data, monkeypatch):
+    """As the command is called: the service remembers where its Redis is, and not the password."""
+    from habitlab.serving import store
+    from habitlab.serving.service import Service
+
+    folder, asked = state.folder(data), []
+
+    class Silent(store.RedisStore):
+        def forget(self, user_id):
+            asked.append(self._redis.connection_pool.connection_kwargs["port"])
+            raise store.StoreError("redis: timeout")
+
+    Service(data, folder, registry.load(folder)[1], lambda: NOW, redis="redis://me:secret@localhost:1").stop()
+    monkeypatch.setattr(store, "RedisStore", Silent)
+    for content in (folder / file for file in ("service.db", "service.db-wal")):
+        assert not content.exists() or b"secret" not in content.read_bytes()
+    with pytest.raises(OSError, match=r"Redis at redis://localhost:1, which may hold lists of them"):
+        forget(USER, data, now=NOW)
+    assert asked == [1]
+    assert forgotten.status(folder, USER) == forgotten.BEGUN  # all else is done, and the call is to be repeated
+    assert traces.find(places(data), USER) == {}
+    monkeypatch.setattr(store.RedisStore, "forget", lambda self, user_id: 0)
+    assert forget(USER, data, now=NOW).left == {}
+    assert forgotten.status(folder, USER) == forgotten.DONE
+
+
+def test_9_2_d_what_a_crash_left_behind_is_cleared_away(data):
+    registered = next((state.folder(data) / registry.REGISTRY).glob("0001-*"))
+    shutil.copytree(registered, registered.with_name(".new-0009-half"))
+    shutil.copy(data, data.with_name(f".{data.name}.abc.part"))
+    truth = data.with_suffix(".truth.parquet")
+    shutil.copy(truth, truth.with_name(f".{truth.name}.abc.part"))
+    assert forget(USER, data, now=NOW).left == {}
+    assert traces.find(places(data), USER) == {}
+
+
+def test_9_2_d_nor_does_it_stay_in_files_that_a_parquet_folder_no_longer_names(tmp_path, monkeypatch, world):
+    monkeypatch.setenv("HABITLAB_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "data" / "study"
+    save(world, path)
+    users = next(path.glob("users-*.parquet"))
+    for name in ("users-0123456789abcdef.parquet", "users.new", ".users.new.a_b-c.part"):
+        shutil.copy(users, path / name)
+    (path / "notes.txt").write_text("not ours")
+    assert forget(USER, path, now=NOW).left == {}
+    assert traces.find([tmp_path], USER) == {}
+    assert (path / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("user", ["me", "Анна", 'o"b', "%"])
+def test_9_2_d_ids_that_are_short_or_not_ascii_are_forgotten_as_well(tmp_path, monkeypatch, world, user):
+    """`me` is what an import calls its person, and part of `name` and `time`; JSON may write Анна in escapes."""
+    monkeypatch.setenv("HABITLAB_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "study.db"
+    quiet = world.replace(feedback=world.feedback.assign(comment=None))  # what others write may hold any word
+    named = {name: quiet.table(name) for name in user_control.TABLES if "user_id" in quiet.table(name)}
+    quiet.replace(**{n: t.assign(user_id=t["user_id"].astype(str).replace(USER, user)) for n, t in named.items()}).save(
+        path
+    )
+    log = state.folder(path) / "logs" / "server.log"
+    state.connect(state.folder(path)).close()
+    log.parent.mkdir()
+    log.write_text(json.dumps({"user": user}) + "\nother\n")
+    assert log in traces.find([log], user)
+    assert forget(user, path, now=NOW).left == {}
+    assert log.read_text() == "other\n"
+
+
 KILLED = """
 import os, signal, sys
 from habitlab.privacy.user_control import forget
@@ -349,9 +417,15 @@ def test_9_2_d_a_deleted_row_may_still_stand_in_a_page_and_is_found(tmp_path):
         connection.execute("DELETE FROM t WHERE user_id = 'person-42'")
         connection.commit()
     assert traces.inside(path, "person-42") == "what is left of deleted rows"
+    assert traces.inside(path, "person-4") == "table t, column user_id"  # another person, with a longer id beside them
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM t WHERE user_id = 'person-4'")
+        connection.commit()
+    assert traces.inside(path, "person-4") == "what is left of deleted rows"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("VACUUM")
-    assert traces.inside(path, "person-42") == ""
+    assert traces.inside(path, "person-42") == traces.inside(path, "person-4") == ""
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("write", ["text", "array", "parquet", "lists"])
