@@ -3,7 +3,7 @@
 Survival by the product-limit estimator (Kaplan & Meier 1958, doi:10.1080/01621459.1958.10501452); the arms are compared
 by restricted mean survival time, the mean of days kept within a horizon, which needs no proportional hazards (Royston &
 Parmar 2013, doi:10.1186/1471-2288-13-152). Errors by the infinitesimal jackknife, summed by unit: many habits of a
-person are one unit. With one row a unit they are Greenwood's.
+person are one unit. With one row a unit they are Greenwood's. Intervals are by t: without censoring it is Welch's test.
 """
 
 from __future__ import annotations
@@ -99,16 +99,16 @@ def compare_retention(
     if min(counts.values()) < FEWEST:
         notes.append(f"few units: {' and '.join(map(str, counts.values()))}")
     parts = [_arm(kept[treated == k], over[treated == k] == 1, data.loc[treated == k, unit], horizon) for k in (0, 1)]
-    z = stats.norm.ppf((1 + level) / 2)
     curves = pd.concat(
-        [part.curve(z).assign(arm=name) for name, part in zip(names, parts, strict=True)], ignore_index=True
+        [part.curve(stats.norm.ppf((1 + level) / 2)).assign(arm=name) for name, part in zip(names, parts, strict=True)],
+        ignore_index=True,
     )
     for name, part in zip(names, parts, strict=True):
         if np.isnan(part.mean):
             notes.append(f"in {name} nobody is watched to day {horizon}: a horizon of {part.watched} days is the most")
     days_kept = {name: part.mean for name, part in zip(names, parts, strict=True)}
-    mean, error = _difference(parts[0].mean, parts[0].mean_by_unit, parts[1].mean, parts[1].mean_by_unit)
-    share, share_error = _difference(
+    mean, error, degrees = _difference(parts[0].mean, parts[0].mean_by_unit, parts[1].mean, parts[1].mean_by_unit)
+    share, share_error, share_degrees = _difference(
         parts[0].survival[-1], parts[0].by_unit[:, -1], parts[1].survival[-1], parts[1].by_unit[:, -1]
     )
     if error == 0:
@@ -121,15 +121,18 @@ def compare_retention(
         mean = share = error = share_error = float("nan")
         days_kept = dict.fromkeys(names, float("nan"))
         curves[["survival", "ci_low", "ci_high"]] = float("nan")
+    reach, share_reach = (
+        float(stats.t.ppf((1 + level) / 2, df)) * one for df, one in ((degrees, error), (share_degrees, share_error))
+    )
     return Retention(
         horizon=horizon,
         arms=(names[0], names[1]),
         difference=mean,
-        ci_low=mean - z * error,
-        ci_high=mean + z * error,
-        p_value=float(2 * stats.norm.sf(abs(mean) / error)),
+        ci_low=mean - reach,
+        ci_high=mean + reach,
+        p_value=float(2 * stats.t.sf(abs(mean) / error, degrees)),
         days_kept=days_kept,
-        retained=(share, share - z * share_error, share + z * share_error),
+        retained=(share, share - share_reach, share + share_reach),
         n_units=counts,
         srm_p_value=srm,
         warnings=tuple(notes),
@@ -193,7 +196,10 @@ def _few(units: int) -> float:
     return units / (units - 1) if units > 1 else float("nan")
 
 
-def _difference(control: float, by_control: Floats, treated: float, by_treated: Floats) -> tuple[float, float]:
-    """Difference and its standard error, from the influences of the units of both arms."""
-    variance = sum((part**2).sum() * _few(len(part)) for part in (by_control, by_treated))
-    return float(treated - control), float(np.sqrt(variance))
+def _difference(control: float, by_control: Floats, treated: float, by_treated: Floats) -> tuple[float, float, float]:
+    """Difference, its standard error and Welch's degrees of freedom, from the influences of the units of both arms."""
+    sizes = np.array([len(by_control), len(by_treated)])
+    parts = np.array([(part**2).sum() * _few(len(part)) for part in (by_control, by_treated)])
+    variance = parts.sum()
+    degrees = 1 / ((parts / variance) ** 2 / (sizes - 1)).sum() if variance > 0 else np.nan
+    return float(treated - control), float(np.sqrt(variance)), float(degrees)

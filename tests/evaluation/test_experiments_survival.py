@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from statsmodels.duration.survfunc import SurvfuncRight
 
 from habitlab.evaluation.survival import compare_retention
@@ -78,14 +79,17 @@ def test_the_error_of_the_mean_is_greenwoods():
     assert half == pytest.approx(np.sqrt(variance), rel=0.01)
 
 
-def test_without_censoring_it_is_the_difference_of_plain_means():
-    data = kept(watched=(500, 500))
+@pytest.mark.parametrize("users", [24, 200])
+def test_without_censoring_it_is_welchs_test_of_plain_means(users):
+    data = kept(users=users, watched=(500, 500))
     found = compare(data)
-    means = data["true"].clip(upper=60).groupby(data["arm"]).mean()
-    spread = data["true"].clip(upper=60).groupby(data["arm"]).sem()
+    days = data["true"].clip(upper=60)
+    means = days.groupby(data["arm"]).mean()
+    oracle = stats.ttest_ind(*(days[data["arm"] == name] for name in ("streaks", "control")), equal_var=False)
     assert found.days_kept == pytest.approx(means.to_dict())
     assert found.difference == pytest.approx(means["streaks"] - means["control"])
-    assert found.ci_high - found.difference == pytest.approx(1.959964 * np.hypot(*spread), rel=1e-6)
+    assert (found.ci_low, found.ci_high) == pytest.approx(tuple(oracle.confidence_interval(0.95)))
+    assert found.p_value == pytest.approx(oracle.pvalue)
     share = (data["true"] >= 60).groupby(data["arm"]).mean()
     assert found.retained[0] == pytest.approx(share["streaks"] - share["control"])
 
