@@ -36,6 +36,8 @@ from habitlab.dataset.vocabulary import (
 )
 
 MOST_HABITS, LONGEST_NAME = 100, 200
+MOST_PROBLEMS = 30
+"""That are named at once: more than there are questions, fewer than the fields that somebody may make up."""
 NOT_ASKED = {
     "user_id": "made here, so that it tells nothing about the person",
     "registered_at": "taken from the clock",
@@ -258,7 +260,10 @@ def _problems(error: ValidationError) -> list[Problem]:
     found: dict[str, Problem] = {}
     for detail in error.errors(include_url=False):
         name = str(detail["loc"][0])
-        found.setdefault(name, _problem(name, detail))  # the first says enough
+        if name not in found:  # the first says enough
+            found[name] = _problem(name, detail)
+        if len(found) == MOST_PROBLEMS:
+            break
     return list(found.values())
 
 

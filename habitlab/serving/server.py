@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import selectors
 import signal
 import socket
 import sqlite3
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,11 @@ from habitlab.serving.limits import OFF_LOOPBACK_RATE, check_host, loopback, rea
 
 THREADS = 8
 LONGEST_READING = 10.0
-"""Seconds a request may take to arrive."""
+"""Seconds a request may take to arrive, and its answer to be taken."""
+LONGEST_FAREWELL = 2.0
+"""Seconds a client may take to notice that a connection ends."""
+MOST_CONNECTIONS = 500
+"""Of a worker; with those to databases fewer than the 1,024 open files that a process may usually have."""
 LONGEST_START = 600
 """Seconds a worker may take: without a writable cache each fits for itself."""
 
@@ -127,32 +133,80 @@ def run(load: Any, address: str, workers: int = 1, threads: int = THREADS) -> No
     logging.getLogger("gunicorn.error").addFilter(_impersonal)
 
     class Worker(ThreadWorker):
-        """Ends reading of a request after a while: else as many stalled clients as there are threads stop all."""
+        """Ends what clients leave hanging: else as many stalled ones as there are threads, or fewer, stop all."""
+
+        def enqueue_req(self, conn: Any) -> None:
+            """Give a connection to a thread, a new one only once it has sent something."""
+            if conn.data_ready or conn.initialized:
+                super().enqueue_req(conn)
+                return
+            conn.close = partial(self.hang_up, conn.sock)
+            conn.timeout = time.monotonic() + LONGEST_READING
+            conn.sock.setblocking(False)
+            self.pending_conns.append(conn)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
         def handle(self, conn: Any) -> Any:
-            reading[conn.sock] = time.monotonic() + LONGEST_READING
+            busy[conn.sock] = time.monotonic()
             try:
                 return super().handle(conn)
             finally:
-                reading.pop(conn.sock, None)
+                busy.pop(conn.sock, None)
 
         def handle_quit(self, sig: Any, frame: Any) -> None:
             """Ctrl-C. Written here: a second signal can keep gunicorn from calling `worker_exit`."""
             _worker_exit(None, self)
             super().handle_quit(sig, frame)
 
-        def murder_pending(self) -> None:  # gunicorn calls it every second
+        def hang_up(self, connection: socket.socket, graceful: bool = False) -> None:
+            """End a connection. gunicorn would wait for each client to do so, 2 s in the one thread that accepts."""
+            try:
+                connection.shutdown(socket.SHUT_WR)
+                connection.setblocking(False)
+                self.poller.register(connection, selectors.EVENT_READ, self.hear_out)
+            except (OSError, ValueError, KeyError):
+                connection.close()
+                return
+            ending[connection] = time.monotonic() + LONGEST_FAREWELL
+            while len(ending) > MOST_CONNECTIONS:
+                self.close(next(iter(ending)))
+
+        def hear_out(self, connection: socket.socket) -> None:
+            """Read what still comes: closing before would take back the answer that is under way."""
+            try:
+                if connection.recv(1 << 16):
+                    return
+            except BlockingIOError:
+                return
+            except OSError:
+                pass
+            self.close(connection)
+
+        def close(self, connection: socket.socket) -> None:
+            del ending[connection]
+            self.poller.unregister(connection)
+            connection.close()
+
+        def murder_pending(self) -> None:  # gunicorn calls it at least every second
             now = time.monotonic()
-            for connection in [one for one, until in list(reading.items()) if until < now]:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RD)  # an answer may still go out
+            for connection, begin in list(busy.items()):
+                if now - begin > LONGEST_READING:  # an answer may still go out, for as long again
+                    how = socket.SHUT_RD if now - begin < 2 * LONGEST_READING else socket.SHUT_RDWR
+                    with contextlib.suppress(OSError):
+                        connection.shutdown(how)
+            for connection in [one for one, until in ending.items() if until < now]:
+                self.close(connection)
+            if not self.alive:  # they have asked for nothing
+                for conn in self.pending_conns:
+                    conn.timeout = now
             super().murder_pending()
 
     def told(worker: Any) -> None:
         if worker.age == 1:  # the first one is enough
             _say(f"serving at http://{address}; Ctrl-C ends it")
 
-    reading: dict[Any, float] = {}
+    busy: dict[socket.socket, float] = {}
+    ending: dict[socket.socket, float] = {}
 
     class Server(BaseApplication):
         def load_config(self) -> None:
@@ -164,6 +218,8 @@ def run(load: Any, address: str, workers: int = 1, threads: int = THREADS) -> No
                 "timeout": LONGEST_START,
                 "graceful_timeout": 10,
                 "keepalive": 75,
+                "worker_connections": MOST_CONNECTIONS,
+                "forwarded_allow_ips": "",  # nobody's headers say where a request comes from or goes to
                 "limit_request_line": 4094,
                 "limit_request_fields": 50,
                 "accesslog": None,  # it would tell who asked

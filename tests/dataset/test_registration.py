@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,16 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
         '  zone: "Europe/Berlim" is no time zone, such as Europe/Berlin; did you mean Europe/Berlin?',
         "  ages: there is no such question; did you mean age?",
     ]
+
+
+def test_of_very_many_mistakes_the_first_are_named() -> None:
+    begin = time.process_time()
+    with pytest.raises(RegistrationError) as refused:
+        Registration.of({f"field {number}": 1 for number in range(50_000)})
+    assert len(refused.value.problems) == 30
+    with pytest.raises(RegistrationError, match=r"^the registration cannot be taken:\n  improvement_areas: "):
+        Registration.of({"improvement_areas": ["nope"] * 50_000})
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`habitlab serve` as processes: it begins, answers, ends, and is killed under load (7.1.b, 7.1.d)."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -155,6 +157,82 @@ def test_7_1_b_a_damaged_database_is_named_at_the_start(world, recommender, tmp_
     said = capsys.readouterr().err
     assert str(tmp_path / "service.db") in said
     assert "put back a copy" in said
+
+
+_BARE = """
+    import sys
+    from flask import Flask
+    from habitlab.serving import server
+
+    def load():
+        app = Flask("bare")
+        app.config["MAX_CONTENT_LENGTH"] = 1 << 20
+        app.add_url_rule("/", view_func=lambda: "")
+        app.add_url_rule("/large", "large", lambda: "x" * 10_000_000)
+        app.add_url_rule("/", "read", lambda: "read", methods=["POST"])
+        return app
+
+    server.LONGEST_READING = 1.5
+    server.run(load, "127.0.0.1:" + sys.argv[1], threads=2)
+"""
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[int]:
+    """The port of a server with two threads, which waits 1.5 s for what a client sends, and as long for it to read."""
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(_BARE), str(port)], stderr=subprocess.DEVNULL) as one:
+        while Client(port).ask("GET", "/")[0] != 200:
+            assert one.poll() is None
+            time.sleep(0.05)
+        yield port
+        one.terminate()
+
+
+def stalled(port: int, request: bytes) -> socket.socket:
+    """A client that sends this and then neither reads nor leaves."""
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    one.connect(("127.0.0.1", port))
+    one.settimeout(0.2)
+    with contextlib.suppress(OSError):
+        one.sendall(request)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("request_", "seconds"),
+    [
+        (b"", 0.5),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 0.5),
+        (b"nonsense\r\n\r\n", 0.5),
+        (b"GET / HTTP/1.1\r\nHost: loc", 3.0),
+        (b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n", 5.0),  # and never reads what it gets
+    ],
+)
+def test_7_1_b_clients_that_stall_stop_nobody_for_long(bare, request_, seconds):
+    clients = [stalled(bare, request_) for _ in range(2 if seconds > 1 else 12)]
+    time.sleep(0.5)  # until they hold what they can
+    begin = time.monotonic()
+    while Client(bare).ask("GET", "/")[0] != 200:
+        assert time.monotonic() - begin < seconds + 10
+    waited = time.monotonic() - begin
+    for one in clients:
+        one.close()
+    assert waited < seconds + 1  # others use this machine as well
+
+
+def test_7_1_b_an_answer_arrives_whole_where_the_body_was_not_wanted(bare):
+    with socket.create_connection(("127.0.0.1", bare), timeout=20) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+        connection.sendall(b"Content-Length: 3000000\r\n\r\n" + b"x" * 3_000_000)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_7_1_b_headers_of_a_proxy_change_nothing(bare):
+    for name in (b"Script_Name: /a", b"Path_Info: /a", b"X-Forwarded-Proto: https", b"Remote_User: a"):
+        answer = tell(bare, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + name + b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200"), name
 
 
 @pytest.mark.long
