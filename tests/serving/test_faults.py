@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +19,7 @@ import pytest
 
 from habitlab.serving import state, updater
 from habitlab.serving.cache import Breaker, Guarded
-from habitlab.serving.events import of_user, read_after
+from habitlab.serving.events import append, of_user, parse, read_after
 from habitlab.serving.feature_store import FeatureStore
 from habitlab.serving.history import features, fold
 from habitlab.serving.store import MemoryStore, RedisStore, SqliteStore
@@ -77,6 +79,62 @@ def test_7_1_d_a_full_disk_takes_no_event_says_so_and_lists_go_on(app, folder):
     assert client.get(LIST).status_code == 200
     # A connection that failed is opened anew: as soon as there is room, events are taken.
     assert client.post("/v1/events", json=many).get_json()["accepted"] == 500
+
+
+_FULL = """
+    import pathlib, shutil, sqlite3, subprocess, sys
+    from habitlab.serving.app import create_app
+
+    data, prepared, place = sys.argv[1:]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], check=True)
+    app = create_app(data, shutil.copytree(prepared, place + "/service"), background=False)
+    client, log = app.test_client(), app.extensions["habitlab"].exposures
+    LIST = "/v1/recommend?user_id=u0000002&at=2024-05-06T07:30"
+
+    def tell(number):
+        event = {"event_id": f"e{number}", "user_id": "u0000002", "kind": "rating", "habit_id": "h001", "rating": 1,
+                 "comment": "x" * 900, "happened_at": "2024-05-06T07:00:00Z"}
+        return client.post("/v1/events", json=event).status_code
+
+    assert [tell(number) for number in range(10)] == [201] * 10
+    filler = pathlib.Path(place, "filler")
+    with open(filler, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+    full = [tell(number) for number in range(10, 100)]
+    assert set(full[-50:]) == {503}, full
+    assert client.get("/readyz").status_code == client.post("/v1/users", json={"age": 40}).status_code == 503
+    assert [client.get(f"{LIST}&k={k}").status_code for k in range(1, 30)] == [200] * 29
+    try:
+        log.flush()
+    except sqlite3.Error:
+        pass
+    assert log.waiting() > 0
+    filler.unlink()
+    assert [tell(number) for number in range(100, 110)] == [201] * 10
+    log.flush()
+    assert log.waiting() == 0
+    with sqlite3.connect(place + "/service/service.db") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        kept = {name for (name,) in connection.execute("SELECT event_id FROM events")}
+        confirmed = [*range(10), *(number for number, status in enumerate(full, 10) if status == 201), *range(100, 110)]
+        assert kept == {f"e{number}" for number in confirmed}
+        assert connection.execute("SELECT count(*) FROM exposures WHERE position = 1").fetchone() == (29,)
+    print("all as it should be")
+"""
+
+
+def test_7_1_d_on_a_disk_that_is_really_full_nothing_confirmed_is_lost(world, prepared, recommender, tmp_path):
+    """A file system of 6 MB that only this process and its children see; needs no rights where these may be made."""
+    alone = ["unshare", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no file system of one's own can be made here")
+    command = [*alone, sys.executable, "-c", textwrap.dedent(_FULL), str(world), str(prepared), str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.stdout == "all as it should be\n", done.stderr
 
 
 def test_7_1_b_readiness_sees_a_full_disk(app, monkeypatch):
@@ -185,6 +243,41 @@ def test_7_1_a_features_are_the_same_from_any_store(app, folder, request, kind):
 def test_7_1_a_features_of_a_profile_that_nobody_has_are_none(app, folder):
     assert FeatureStore(folder).get("nobody", 1) is None
     assert FeatureStore(folder).get(USER, 99) is None
+
+
+_UPDATER = """
+    import sys
+    from contextlib import closing
+    from datetime import UTC, datetime
+    from habitlab.serving import state, updater
+
+    with closing(state.connect(sys.argv[1])) as connection:
+        while updater.waiting(connection):
+            with state.transaction(connection):
+                updater.apply(connection, datetime(2024, 5, 6, tzinfo=UTC), 5)
+"""
+
+
+def test_7_1_d_an_updater_killed_at_random_points_applies_every_event_once(folder):
+    told = [
+        EVENT | {"event_id": f"e{number}", "user_id": f"u{number % 5 + 1:07}", "kind": "completion",
+                 "date": f"20{number // 28 % 20:02}-01-{number % 28 + 1:02}"}
+        for number in range(900)
+    ]  # fmt: skip
+    with closing(state.connect(folder)) as connection:
+        with state.transaction(connection):
+            append(connection, parse(json.dumps(told).encode()), datetime(2024, 5, 6, tzinfo=UTC))
+        generator, left = random.Random(0), [updater.waiting(connection)]
+        for _ in range(2):
+            with subprocess.Popen([sys.executable, "-c", textwrap.dedent(_UPDATER), str(folder)]) as process:
+                while updater.waiting(connection) == left[-1]:
+                    assert process.poll() is None
+                    time.sleep(0.001)
+                time.sleep(generator.uniform(0, 0.05))
+                process.kill()
+            left.append(updater.waiting(connection))
+        assert left == sorted(set(left), reverse=True)
+    all_counted_once(folder, [one["event_id"] for one in told])
 
 
 _UNDER_LOAD = """
