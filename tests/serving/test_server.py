@@ -253,6 +253,7 @@ def test_7_1_b_stalled_clients_stop_nobody_for_long(world, folder, recommender):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # it starts five servers
 def test_7_1_d_a_server_killed_at_random_under_load_loses_nothing(world, folder, recommender):
     """Clients send every event until it is confirmed; the whole server or a worker dies at any moment."""
     random_ = random.Random(0)
