@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Protocol, Self
 
@@ -63,12 +65,27 @@ def compare(
     return both.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
-def lists_of(models: Mapping[str, Scorer], split: Split, k: int = 10) -> dict[str, npt.NDArray[np.int32]]:
-    """`recommend` of every model, by name."""
+def lists_of(
+    models: Mapping[str, Scorer], split: Split, k: int = 10, runtimes: dict[str, float] | None = None
+) -> dict[str, npt.NDArray[np.int32]]:
+    """`recommend` of every model, by name; `runtimes`, where given, takes down the seconds of each."""
     if not models or not isinstance(models, Mapping) or not all(hasattr(model, "score") for model in models.values()):
         raise ValueError("`models` holds models by name, such as {'popularity': Popularity()}, with `fit` and `score`")
     check_k(k)
-    return {name: recommend(name, model, split, k) for name, model in models.items()}
+    lists = {}
+    for name, model in models.items():
+        with timed(runtimes, f"listing, {name}"):
+            lists[name] = recommend(name, model, split, k)
+    return lists
+
+
+@contextmanager
+def timed(runtimes: dict[str, float] | None, name: str) -> Iterator[None]:
+    """Take down under `name` how many seconds the block takes, where there is something to write on."""
+    started = time.perf_counter()
+    yield
+    if runtimes is not None:
+        runtimes[name] = time.perf_counter() - started
 
 
 def recommend(name: str, model: Scorer, split: Split, k: int) -> npt.NDArray[np.int32]:

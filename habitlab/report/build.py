@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parents[1]
 TIMEOUT = 600.0  # seconds for one notebook
+_FACTS = ("seconds", "peak_memory", "runtimes")  # what is kept of a run for run.json
 _REPORT = re.compile(r"\d\d-[a-z0-9-]+\.ipynb")
 
 
@@ -42,6 +43,7 @@ class Report:
     error: str = ""
     page: Path | None = None
     peak_memory: int | None = None
+    runtimes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -325,6 +327,7 @@ def _run_all(
 def _make(plan: Plan, work: _Work, kernels: "Kernels") -> Report:
     """Run one notebook and publish its report, or its failure."""
     from habitlab.report.execute import run_notebook
+    from habitlab.report.findings import runtimes_of
     from habitlab.report.normalise import normalise
 
     if plan.error:
@@ -345,7 +348,11 @@ def _make(plan: Plan, work: _Work, kernels: "Kernels") -> Report:
         if plan.schema[name].is_path and isinstance(plan.values[name], str)
     }
     notebook = normalise(run.notebook, places)
-    facts = {"seconds": round(run.seconds, 3), "peak_memory": run.peak_memory}
+    facts = {
+        "seconds": round(run.seconds, 3),
+        "peak_memory": run.peak_memory,
+        "runtimes": runtimes_of(run.notebook),
+    }
     failure = run.failure or _changed_meanwhile(plan, work.notebooks_dir)
     if failure:
         return _publish_failure(plan, work.out, notebook, failure, **facts)
@@ -376,13 +383,10 @@ def _from_cache(plan: Plan, out: Path) -> Report | None:
     try:
         if entry is not None:
             _write(plan, out, entry["html"], entry["json"])
-            return Report(
-                plan.name, "cached", entry["seconds"], page=_page(out, plan), peak_memory=entry["peak_memory"]
-            )
+            return Report(plan.name, "cached", page=_page(out, plan), **{name: entry[name] for name in _FACTS})
         run = cache.fetch(plan.run_key)
         if run is not None:  # the same content under another path: only the page is new
-            facts = {"seconds": run["seconds"], "peak_memory": run["peak_memory"]}
-            return _publish(plan, out, run["notebook"], "cached", facts)
+            return _publish(plan, out, run["notebook"], "cached", {name: run[name] for name in _FACTS})
     except (KeyError, TypeError):
         pass  # kept by another version of this module
     return None
@@ -517,6 +521,7 @@ def _write_run(
             "status": report.status,
             "seconds": report.seconds,
             "peak_memory": report.peak_memory,
+            "runtimes": dict(report.runtimes),
             "error": report.error,
         }
         for report in result.reports

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from habitlab.dataset import Dataset
 
 MIME = "application/vnd.habitlab+json"
+RUNTIMES = "application/vnd.habitlab.runtimes+json"
 
 FINDING_FIELDS = ("key", "label", "estimate", "ci_low", "ci_high", "level", "n", "unit", "method")
 CLAIM_FIELDS = ("key", "statement", "reported", "estimate", "ci_low", "ci_high", "n", "verdict", "figure")
@@ -114,6 +115,19 @@ def about(dataset: "Dataset") -> None:
         facts |= {"first_day": f"{tracking['date'].min():%Y-%m-%d}", "last_day": f"{tracking['date'].max():%Y-%m-%d}"}
     text = about_text(facts)
     _emit({"kind": "about", "about": facts}, text, f"<p>{html.escape(text)}</p>")
+
+
+def runtimes(seconds: Mapping[str, float]) -> None:
+    """Record how many seconds things took, by name; they go to run.json, for a page is the same each time."""
+    from IPython.display import display
+
+    display({RUNTIMES: {str(name): round(float(value), 3) for name, value in seconds.items()}}, raw=True)
+
+
+def runtimes_of(notebook: Mapping[str, Any]) -> dict[str, float]:
+    """The runtimes that an executed notebook (nbformat 4 JSON) recorded."""
+    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", ()))
+    return {name: value for output in outputs for name, value in output.get("data", {}).get(RUNTIMES, {}).items()}
 
 
 def publish(*items: Item, headline: bool = False) -> dict[str, Item]:

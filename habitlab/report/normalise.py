@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from habitlab.report.findings import RUNTIMES
+
 METADATA: dict[str, Any] = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -71,7 +73,7 @@ def _outputs(outputs: Any, count: int | None, clean: Callable[[str], str]) -> li
                         "traceback": [clean(_ANSI.sub("", line)) for line in output["traceback"]],
                     }
                 )
-            case kind:
+            case kind if RUNTIMES not in output["data"]:
                 kept = {"output_type": kind, "data": _deep(output["data"], clean), "metadata": dict(output["metadata"])}
                 rest.append(kept | ({"execution_count": count} if kind == "execute_result" else {}))
     said = [

@@ -77,6 +77,22 @@ def test_only_what_changed_runs(books: Path, project: Path) -> None:
     assert make("01", force=True) == {"01-one": "ran"}
 
 
+def test_runtimes_go_to_run_json_and_never_into_a_page(books: Path, project: Path) -> None:
+    source = "import time; from habitlab.report import findings; findings.runtimes({'fitting, svd': time.time()})"
+    write_notebook(books / "02-two.ipynb", source)
+    seen = []
+    for options in ({}, {"force": True}, {}):
+        make("02", **options)
+        run = json.loads((project / "out" / "run.json").read_text())
+        page = (project / "out" / "02-two.html").read_text()
+        assert "vnd.habitlab.runtimes" not in page
+        seen.append((run["reports"]["02-two"]["runtimes"]["fitting, svd"], page))
+    (first, page), (again, page_again), cached = seen
+    assert first < again
+    assert page == page_again
+    assert cached == (again, page)
+
+
 @pytest.mark.parametrize("changed", ["package/code.py", "requirements.lock", "level"])
 def test_source_lock_and_parameters_count(books: Path, project: Path, no_kernel, changed: str) -> None:
     make("01")

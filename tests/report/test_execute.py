@@ -81,15 +81,15 @@ def test_a_run_that_is_not_good_says_why(kernels: Kernels, source: str, words: s
 @pytest.mark.parametrize("source", ["import time; time.sleep(99)", "while True: pass"])
 def test_a_notebook_that_hangs_is_stopped_at_its_limit(kernels: Kernels, source: str) -> None:
     started = time.monotonic()
-    done = run(kernels, "print('before')", source, timeout=2)
-    assert done.failure == "stopped in code cell 3 at the time limit of 2 s"
-    assert time.monotonic() - started < 20
+    done = run(kernels, "print('before')", source, timeout=6)  # a busy machine needs some to start
+    assert done.failure == "stopped in code cell 3 at the time limit of 6 s"
+    assert time.monotonic() - started < 40
     assert done.notebook.cells[1].outputs[0].text == "before\n"
 
 
 def test_the_limit_is_for_the_whole_notebook(kernels: Kernels) -> None:
-    done = run(kernels, *["import time; time.sleep(0.8)"] * 5, timeout=3)
-    assert "at the time limit of 3 s" in done.failure
+    done = run(kernels, *["import time; time.sleep(2)"] * 4, timeout=6)
+    assert "at the time limit of 6 s" in done.failure
 
 
 @linux
