@@ -170,8 +170,9 @@ def means(values: Floats, *, resamples: int = 2000, seed: int = 0) -> list[Resam
     defined = np.isfinite(values)
     filled = np.where(defined, values, 0.0)
     number = defined.sum(axis=0)
-    patterns, which = np.unique(defined, axis=1, return_inverse=True) if columns else (defined, np.zeros(0, int))
-    sums = np.hstack([filled, patterns])
+    # Columns that are defined for the same users share a denominator; `np.unique` over columns takes a second.
+    which, patterns = pd.factorize(np.array([column.tobytes() for column in defined.T], dtype=object))
+    sums = np.hstack([filled, *(np.frombuffer(pattern, dtype=bool)[:, None] for pattern in patterns)])
 
     def drawn(here: slice) -> Floats:
         # Bits of their own for each block: the same numbers come out on however many threads.
@@ -180,7 +181,7 @@ def means(values: Floats, *, resamples: int = 2000, seed: int = 0) -> list[Resam
     with ThreadPoolExecutor(_THREADS) as threads:
         totals = np.concatenate([*threads.map(drawn, blocks(resamples, _DRAWS))])
     with np.errstate(divide="ignore", invalid="ignore"):
-        replicates = totals[:, :columns] / totals[:, columns:][:, which.ravel()]
+        replicates = totals[:, :columns] / totals[:, columns:][:, which]
         estimate = filled.sum(axis=0) / number
         away = np.where(defined, values - estimate, 0) / (number - 1)  # the mean less that without the user
         square = (away**2).sum(axis=0)

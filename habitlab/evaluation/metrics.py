@@ -263,13 +263,13 @@ def novelty(recommended: Lists, popularity: npt.ArrayLike) -> Floats:
     shares = _per_item(popularity, "popularity")
     if shares.max(initial=0) > 1:
         raise ValueError(f"`popularity` holds shares of users, 0 to 1; the highest is {shares.max()}")
-    nobody = (_counts(recommended, len(shares)) > 0) & (shares == 0)
+    lists = read_lists(recommended, len(shares))
+    nobody = (_counts(lists, len(shares)) > 0) & (shares == 0)
     if nobody.any():
         raise ValueError(
             f"{nobody.sum():,} recommended items have popularity 0, so that their novelty is infinite; "
             "count them as if one user had them: popularity.clip(1 / users)"
         )
-    lists = np.asarray(recommended)
     bits = np.append(-np.log2(np.where(shares > 0, shares, 1)), 0.0)  # the last is that of an empty place
     total = np.empty(len(lists))
     for here in blocks(len(lists), users_at_once(lists.shape[1])):
@@ -349,7 +349,7 @@ def catalogue_coverage(recommended: Lists, items: int) -> float:
     >>> catalogue_coverage(np.array([[0, 1], [1, -1]]), items=4)
     0.5
     """
-    counts = _counts(recommended, items)
+    counts = _counts(read_lists(recommended, items), items)
     return float(np.mean(counts > 0)) if items else float("nan")
 
 
@@ -362,7 +362,7 @@ def gini(recommended: Lists, items: int) -> float:
     >>> gini(np.array([[0, 1], [2, 3]]), items=4), gini(np.array([[0], [0]]), items=4)
     (0.0, 0.75)
     """
-    counts = np.sort(_counts(recommended, items))
+    counts = np.sort(_counts(read_lists(recommended, items), items))
     if not counts.sum():
         return float("nan")
     return float((2 * np.arange(1, items + 1) - items - 1) @ counts / (items * counts.sum()))
@@ -465,9 +465,8 @@ def _alike_by_sums(lists: Lists, unit: Floats | sparse.csr_array) -> Floats:
     return total
 
 
-def _counts(recommended: Lists, items: int) -> npt.NDArray[np.int64]:
+def _counts(lists: Lists, items: int) -> npt.NDArray[np.int64]:
     """How many lists hold each item, (items,)."""
-    lists = read_lists(recommended, items)
     counts = np.zeros(items + 1, dtype=np.int64)
     for here in blocks(len(lists), users_at_once(lists.shape[1])):
         counts += np.bincount(lists[here].ravel() + 1, minlength=items + 1)

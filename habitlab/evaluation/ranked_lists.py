@@ -36,9 +36,10 @@ def from_frames(recommended: pd.DataFrame, relevant: pd.DataFrame, *, habit_ids:
     """Arrays from long tables: `recommended` with user_id, habit_id, rank, `relevant` with user_id, habit_id.
 
     Ranks are whole numbers from 1; a rank that is not there is an empty place. A column `gain` of `relevant` gives
-    gains, else all are 1. Users are those of either table, in order of appearance; so a user whose list is absent
-    counts with an empty one. `habit_ids` is the catalogue; None is the habits of either table. Raises ValueError for
-    two habits at one rank, a missing id, and a habit outside the catalogue.
+    gains, added where a pair stands twice; without it all are 1. Users are those of either table, in order of
+    appearance; so a user whose list is absent counts with an empty one. `habit_ids` is the catalogue; None is the
+    habits of either table. Raises ValueError for two habits at one rank, a missing id, ids that are numbers in one
+    table only, and a habit outside the catalogue or twice in it.
 
     >>> lists = pd.DataFrame({"user_id": ["ann", "ann"], "habit_id": ["walk", "read"], "rank": [2, 1]})
     >>> ranked = from_frames(lists, pd.DataFrame({"user_id": ["ann", "bob"], "habit_id": ["read", "read"]}))
@@ -56,13 +57,16 @@ def from_frames(recommended: pd.DataFrame, relevant: pd.DataFrame, *, habit_ids:
     items, known = _codes(recommended["habit_id"], relevant["habit_id"])
     if habit_ids is not None:
         known, found = np.asarray(habit_ids), known
+        if (again := pd.Index(known).duplicated()).any():
+            raise ValueError(f"`habit_ids` names {again.sum():,} habits twice, such as {known[again].tolist()[0]!r}")
         place = pd.Index(known).get_indexer(found)
         if (place < 0).any():
             raise ValueError(f"{(place < 0).sum():,} habits are not in the catalogue, such as {found[place < 0][0]!r}")
         items = place[items]
     size = len(recommended)
     ranks = recommended["rank"].to_numpy()
-    if size and not (ranks.dtype.kind in "iuf" and ranks.min() >= 1 and (ranks == np.floor(ranks)).all()):
+    whole = ranks.dtype.kind in "iuf" and np.isfinite(ranks).all() and (ranks == np.floor(ranks)).all()
+    if size and not (whole and ranks.min() >= 1):
         raise ValueError("`rank` holds whole numbers from 1 (1 is the top of the list)")
     width = int(ranks.max(initial=0))
     if width > max(len(known), size):
@@ -76,11 +80,16 @@ def from_frames(recommended: pd.DataFrame, relevant: pd.DataFrame, *, habit_ids:
     gains = relevant["gain"].to_numpy(float) if "gain" in relevant.columns else np.ones(len(relevant))
     shape = (len(user_ids), len(known))
     truth = sparse.csr_array((gains, (users[size:], items[size:])), shape=shape)
+    if "gain" not in relevant.columns:
+        truth.data[:] = 1  # a pair that stands twice is as relevant as any other
     return Ranked(lists.reshape(len(user_ids), width), truth, user_ids, known)
 
 
 def _codes(first: pd.Series, second: pd.Series) -> tuple[npt.NDArray[np.int64], npt.NDArray]:
     """Numbers for the ids of two columns, one after the other, and the ids in order of appearance."""
+    numbers = [pd.api.types.is_numeric_dtype(column) for column in (first, second) if len(column)]
+    if len(set(numbers)) > 1:
+        raise ValueError(f"`{first.name}` holds numbers in one table and none in the other: no id would be found again")
     codes, ids = pd.factorize(pd.concat([first, second], ignore_index=True))
     if (codes < 0).any():
         raise ValueError(f"{(codes < 0).sum():,} rows have no {first.name}")
@@ -130,7 +139,7 @@ def read_lists(recommended: Lists, items: int) -> Lists:
         raise ValueError("`recommended` has lists as long as each other, filled up with -1; these differ") from None
     if lists.ndim != 2:
         raise ValueError(f"`recommended` is an array (users, places); got {lists.ndim} dimensions")
-    if lists.dtype.kind not in "iu":
+    if lists.size and lists.dtype.kind not in "iu":
         raise ValueError(f"`recommended` holds item indices, whole numbers, -1 for none; got {lists.dtype}")
     if lists.size and (lists.min() < -1 or lists.max() >= items):
         user, place = np.argwhere((lists < -1) | (lists >= items))[0]
@@ -138,6 +147,8 @@ def read_lists(recommended: Lists, items: int) -> Lists:
             f"item {lists[user, place]} in row {user}, place {place + 1}: outside the catalogue of {items:,} items "
             "(indices from 0, -1 for none)"
         )
+    if lists.dtype not in (np.int32, np.int64):
+        lists = lists.astype(np.int32)  # products and sums of smaller ones would overflow, and unsigned ones know no -1
     for here in blocks(len(lists), 4 * users_at_once(lists.shape[1])):
         _check_repeats(lists[here], here.start, np.min_scalar_type(-max(items, 1)))
     return lists

@@ -240,6 +240,41 @@ def test_lists_of_different_lengths_are_told_how_to_be_filled_up() -> None:
         metrics.precision_at_k([[0, 1], [2]], TWO, 1)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.uint64])
+def test_lists_are_the_same_in_integers_of_any_size(dtype: type) -> None:
+    """The highest item, and products of items, lie beyond the smaller of them."""
+    generator = np.random.default_rng(0)
+    items = min(500, int(np.iinfo(dtype).max) + 1)
+    lists = np.argsort(generator.random((40, items)), axis=1)[:, :6]
+    lists[0, 0] = items - 1
+    lists[0, 1:] = np.arange(5)
+    relevant, names = sparse.random_array((40, items), density=0.2, rng=generator, format="csr"), np.arange(items) % 7
+    vectors, popularity = generator.random((items, 4)), (np.arange(items) + 1) / items
+
+    def all_of_them(lists: np.ndarray) -> list:
+        return [
+            *(function(lists, relevant, 4) for function in RANKED.values()),
+            metrics.serendipity_at_k(lists, relevant, popularity, 4),
+            metrics.intra_list_diversity(lists, vectors),
+            metrics.novelty(lists, popularity),
+            metrics.category_coverage(lists, names),
+            metrics.miscalibration(lists, relevant, names),
+            metrics.exposure(lists, items),
+            metrics.gini(lists, items),
+            metrics.catalogue_coverage(lists, items),
+        ]
+
+    for one, other in zip(all_of_them(lists), all_of_them(lists.astype(dtype)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_lists_without_any_place_find_nothing(name: str) -> None:
+    assert RANKED[name](np.array([[], []]), TWO, 3).tolist() == [0, 0]
+    assert np.isnan(metrics.intra_list_diversity([[], []], np.eye(3))).all()
+    assert np.isnan(metrics.novelty([[], []], [0.5])).all()
+
+
 @pytest.mark.parametrize("places", [5, 40])
 def test_repeats_are_found_wherever_they_stand_and_empty_places_are_none(places: int) -> None:
     lists = np.tile(np.arange(places), (5000, 1))
@@ -459,6 +494,7 @@ def test_long_tables_give_the_same_arrays() -> None:
         ({"rank": [1, 1]}, "user 'ann' has two habits at rank 1"),
         ({"rank": [0, 1]}, "whole numbers from 1"),
         ({"rank": [1, np.nan]}, "whole numbers from 1"),
+        ({"rank": [1, np.inf]}, "whole numbers from 1"),
         ({"rank": [1.5, 2]}, "whole numbers from 1"),
         ({"rank": ["1", "2"]}, "whole numbers from 1"),
         ({"rank": [1, 10**9]}, "beyond the 2 habits"),
@@ -473,6 +509,22 @@ def test_long_tables_that_are_no_lists_are_an_error(rows: dict, message: str) ->
         from_frames(pd.DataFrame(good | rows), truth, habit_ids=["walk", "read"])
     with pytest.raises(ValueError, match="it lacks rank"):
         from_frames(pd.DataFrame(good).drop(columns="rank"), truth)
+
+
+def test_a_habit_taken_up_twice_is_relevant_once() -> None:
+    lists = pd.DataFrame({"user_id": ["ann", "ann"], "habit_id": ["walk", "read"], "rank": [1, 2]})
+    truth = pd.DataFrame({"user_id": "ann", "habit_id": ["read", "read", "walk"]})
+    assert from_frames(lists, truth).relevant.toarray().tolist() == [[1, 1]]
+    assert from_frames(lists, truth.assign(gain=[1, 2, 1])).relevant.toarray().tolist() == [[1, 3]]
+
+
+def test_ids_of_another_kind_or_twice_in_the_catalogue_are_an_error() -> None:
+    lists = pd.DataFrame({"user_id": [1, 1], "habit_id": ["walk", "read"], "rank": [1, 2]})
+    truth = pd.DataFrame({"user_id": ["1"], "habit_id": ["read"]})
+    with pytest.raises(ValueError, match="`user_id` holds numbers in one table and none in the other"):
+        from_frames(lists, truth)
+    with pytest.raises(ValueError, match="`habit_ids` names 1 habits twice, such as 'read'"):
+        from_frames(lists, truth.assign(user_id=1), habit_ids=["walk", "read", "read"])
 
 
 @pytest.mark.parametrize("module", [metrics, ranked_lists])
