@@ -74,7 +74,7 @@ class Space:
         kinds = {True: WholeDimension, False: RealDimension}
         return [
             *quantiles,
-            *(kinds[_whole(bounds)](*bounds, name=name) for name, bounds in self.ranges.items()),
+            *(kinds[is_whole(bounds)](*bounds, name=name) for name, bounds in self.ranges.items()),
         ]
 
     def point(self, coordinates: Iterable[Any]) -> Point:
@@ -83,7 +83,7 @@ class Space:
         cut = max(len(self.weights) - 1, 0)
         found: Point = dict(zip(self.weights, _from_quantiles(given[:cut], list(self.weights.values())), strict=True))
         for (name, bounds), value in zip(self.ranges.items(), given[cut:], strict=True):
-            found[name] = int(value) if _whole(bounds) else min(max(float(value), bounds[0]), bounds[1])
+            found[name] = int(value) if is_whole(bounds) else min(max(float(value), bounds[0]), bounds[1])
         return found
 
     def coordinates(self, point: Mapping[str, float]) -> list[float | int]:
@@ -103,7 +103,7 @@ class Space:
         cut = max(len(self.weights) - 1, 0)
         values = (
             min(int(bounds[0]) + int(part * (bounds[1] - bounds[0] + 1)), bounds[1])
-            if _whole(bounds)
+            if is_whole(bounds)
             else bounds[0] + part * (bounds[1] - bounds[0])
             for part, bounds in zip(unit[cut:], self.ranges.values(), strict=True)
         )
@@ -127,7 +127,8 @@ def _check_bounds(name: str, bounds: Any) -> None:
         raise ValueError(f"{name!r} can only be {low:g}: set it, there is nothing to search")
 
 
-def _whole(bounds: tuple[float, float]) -> bool:
+def is_whole(bounds: tuple[float, float]) -> bool:
+    """Whether a range of these bounds holds whole numbers."""
     return all(isinstance(end, Integral) for end in bounds)
 
 

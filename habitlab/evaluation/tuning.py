@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from habitlab.dataset.sqlite import replacing
-from habitlab.evaluation.search_space import Point, Space
+from habitlab.evaluation.search_space import Point, Space, is_whole
 
 Floats = npt.NDArray[np.float64]
 Objective: TypeAlias = Callable[[Point], "float | tuple[float, Mapping[str, float]]"]
@@ -133,7 +133,9 @@ def search(
         raise ValueError(f"calls is a whole number of at least 1; got {calls!r}")
     path = None if state is None else Path(state)
     about = {"version": _VERSION, "method": method, "seed": int(seed), "first": FIRST, "subject": subject}
-    about["space"] = json.loads(json.dumps(asdict(space), default=float))
+    about["space"] = json.loads(
+        json.dumps(asdict(space), default=lambda end: int(end) if is_whole((end, end)) else float(end))
+    )
     trials = [] if path is None or not path.exists() else _resumed(path, about)[:calls]
     inside = outside = 0.0
     with tqdm(total=int(calls), initial=len(trials), file=sys.stderr, disable=not progress, unit="call") as bar:
@@ -213,7 +215,8 @@ def _resumed(path: Path, about: Mapping[str, Any]) -> list[Trial]:
         differs = [
             f"{name} was {_shown(before.get(name))} and is now {_shown(value)}"
             for name, value in {**about, **about["space"]}.items()
-            if name != "space" and before.get(name) != value
+            # As text: the order of dimensions counts, and 10 to 50 in whole numbers is not 10.0 to 50.0.
+            if name != "space" and json.dumps(before.get(name)) != json.dumps(value)
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -226,7 +229,9 @@ def _resumed(path: Path, about: Mapping[str, Any]) -> list[Trial]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in value.items()) or "none"
+        whole = {True: " in whole numbers", False: ""}
+        parts = (f"{name} {low:g} to {high:g}{whole[is_whole((low, high))]}" for name, (low, high) in value.items())
+        return ", ".join(parts) or "none"
     return json.dumps(value)
 
 

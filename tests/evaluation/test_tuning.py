@@ -338,6 +338,18 @@ def test_a_state_of_another_search_is_refused_with_what_differs(tmp_path: Path) 
         assert state.read_text("utf-8") == damage, "a state is never overwritten unread"
 
 
+def test_a_state_is_of_its_dimensions_in_their_order_and_of_their_kind(tmp_path: Path) -> None:
+    """Else the search would not go on as if it had not stopped."""
+    state = tmp_path / "state.json"
+    search(bowl, Space({"x": (0, 9), "y": (0.0, 1.0)}), calls=2, state=state)
+    with pytest.raises(ValueError, match="and is now y 0 to 1, x 0 to 9 in whole numbers"):
+        search(bowl, Space({"y": (0.0, 1.0), "x": (0, 9)}), calls=3, state=state)
+    with pytest.raises(ValueError, match="x 0 to 9 in whole numbers, y 0 to 1 and is now x 0 to 9, y 0 to 1"):
+        search(bowl, Space({"x": (0.0, 9.0), "y": (0.0, 1.0)}), calls=3, state=state)
+    same = Space({"x": (np.int64(0), np.int64(9)), "y": (np.float64(0), 1.0)})
+    assert len(search(bowl, same, calls=3, state=state).trials) == 3
+
+
 def test_the_number_of_threads_changes_nothing_that_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process is fitted on one thread, whatever is set around it."""
     from threadpoolctl import threadpool_limits
