@@ -465,8 +465,9 @@ def difficulty_progression(
 ) -> pd.DataFrame:
     """Mean difficulty of the first habits of successful and of other users, and of their later adoptions.
 
-    Columns: users_are ("successful", "other"), adoption ("first" or "later"). Those who start with hard habits may fail
-    because these are hard, or choose them because of who they are: the difference is no effect of starting easy.
+    Columns: users_are ("successful", "other"), adoption ("first" or "later"); groups of few people are empty. Those who
+    start with hard habits may fail because these are hard, or choose them because of who they are: the difference is no
+    effect of starting easy.
     """
     dataset.require("adoptions.adopted_at", "habits.difficulty")
     held = holdings(dataset)
@@ -487,7 +488,11 @@ def difficulty_progression(
         "adoption": ["first", "later", "first", "later"],
     }
     users = np.bincount(of_user["group"], minlength=4)
-    return _frame(index, resampled, level, users, np.bincount(group, minlength=4), f"mean of user means; {_BOOTSTRAP}")
+    method = f"mean of user means; {_BOOTSTRAP}"
+    table = _frame(index, resampled, level, users, np.bincount(group, minlength=4), method)
+    table["reason"] = table["reason"].mask(users < small_groups.FEWEST, "withheld: few people")
+    numbers = ["estimate", "ci_low", "ci_high", "pairs"]
+    return small_groups.suppress(table, "users", numbers, totals=False).drop(columns="suppressed")
 
 
 # 2.2 Habits

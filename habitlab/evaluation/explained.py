@@ -16,7 +16,7 @@ import pandas as pd
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.schema import TABLES
-from habitlab.dataset.small_groups import may_show_one
+from habitlab.dataset.small_groups import may_show_one, suppress
 from habitlab.evaluation import estimates
 from habitlab.evaluation.estimates import Estimate, Floats
 from habitlab.evaluation.tables import exact, several
@@ -477,7 +477,7 @@ def wording(predicted: pd.DataFrame, **draw: Any) -> pd.DataFrame:
     """Return what happened where each wording of a probability stands, lowest first.
 
     `predicted`: user_id, success, chance and, if known, truth. Columns: words, Russian, chance (mean), estimate (share
-    that succeeded), ci_low, ci_high, truth (mean), pairs, users. Wordings of fewer than ten users have no interval.
+    that succeeded), ci_low, ci_high, truth (mean), pairs, users; of fewer than ten users only the words.
     """
     english, russian = language(FALLBACK), language("ru")
     rows = predicted.sort_values("chance", kind="stable").reset_index(drop=True)
@@ -496,7 +496,9 @@ def wording(predicted: pd.DataFrame, **draw: Any) -> pd.DataFrame:
     out = pd.DataFrame(table, columns=columns)
     if "truth" in rows:
         out["truth"] = groups["truth"].mean().to_numpy()
-    return out.assign(pairs=groups.size().to_numpy(), users=groups["user_id"].nunique().to_numpy())
+    out = out.assign(pairs=groups.size().to_numpy(), users=groups["user_id"].nunique().to_numpy())
+    numbers = [name for name in out.columns if name not in ("words", "Russian", "users")]
+    return suppress(out, "users", numbers, totals=False).drop(columns="suppressed")
 
 
 def believed(predicted: pd.DataFrame, bands: pd.DataFrame, **draw: Any) -> list[Estimate | dict[str, Any]]:

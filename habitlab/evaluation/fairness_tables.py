@@ -172,6 +172,7 @@ def exposed(table: pd.DataFrame, users: int, level: float) -> list[dict[str, Any
     return [
         exact(f"{end}_{by}", str(row["kind"]), row["ratio"], n=users, method=how, unit="ratio")
         | {"ci_low": row["ratio_low"], "ci_high": row["ratio_high"], "level": level}
+        | ({} if np.isfinite(row["ratio_low"]) else {"reason": "no interval: too few people, or all alike"})
         for by, rows in table.groupby("by")
         for end, row in (("most", rows.iloc[0]), ("least", rows.iloc[-1]))
     ]

@@ -337,3 +337,11 @@ def test_9_1_b_a_bias_planted_in_these_data_is_found_and_none_is_not() -> None:
     publish(*fairness_planted.planted_found(table, "ndcg", "NDCG@10", level=0.95))
     with pytest.raises(MissingColumn, match="there are 4"):
         fairness_planted.planted(served[:24], degraded[:24])
+
+
+def test_9_1_c_exposure_without_an_interval_is_published_with_the_reason():
+    rows = {"by": "popularity", "kind": ["head", "tail"], "ratio": [4.0, 0.0]}
+    table = pd.DataFrame(rows | {"ratio_low": [3.0, np.nan], "ratio_high": [5.0, np.nan]})
+    found = publish(*fairness_tables.exposed(table, 40, 0.95))
+    assert "no interval" in found["least_popularity"]["reason"]
+    assert "reason" not in found["most_popularity"]

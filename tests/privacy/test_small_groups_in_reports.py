@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from habitlab.dataset import Dataset, quality, small_groups
-from habitlab.evaluation import fairness, fairness_report, fairness_tables, model_tables
+from habitlab.evaluation import behaviour, explained, fairness, fairness_report, fairness_tables, model_tables
 from habitlab.models.reliability import Evaluation
 from habitlab.simulation import simulate
 
@@ -83,6 +83,26 @@ def test_report_01_does_not_tell_what_the_few_did_who_told_no_age(people: Datase
     row = table.loc[("users", "age")]
     assert row["missing"] == 3
     assert row[["rate_missing", "rate_filled", "difference"]].isna().all()
+
+
+def test_report_07_does_not_tell_what_became_of_the_few_who_were_told_a_chance() -> None:
+    chance = np.r_[np.full(40, 0.2), np.full(9, 0.8)]
+    predicted = pd.DataFrame(
+        {"user_id": [f"u{n}" for n in range(49)], "success": np.arange(49) % 3 == 0, "chance": chance, "truth": chance}
+    )
+    table = explained.wording(predicted, level=0.95, resamples=50, seed=0).set_index("words")
+    assert table.loc["about 2 in 10"].notna().all()
+    assert table.loc["about 8 in 10"].drop("Russian").isna().all()
+
+
+def test_report_02_does_not_tell_of_the_few_who_succeeded(people: Dataset) -> None:
+    world = simulate(users=60, days=90, seed=3)
+    table = behaviour.difficulty_progression(world, resamples=50).set_index(["users_are", "adoption"])
+    few = table["users"].isna()
+    assert few[("successful", "later")]  # seven of them
+    assert table.loc[few, ["estimate", "ci_low", "ci_high", "pairs"]].isna().all(axis=None)
+    assert set(table.loc[few, "reason"]) == {"withheld: few people"}
+    assert table.loc[~few, ["estimate", "users"]].notna().all(axis=None)
 
 
 def test_one_person_alone_is_no_group_and_may_be_shown() -> None:
