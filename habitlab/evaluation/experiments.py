@@ -368,12 +368,12 @@ def check_columns(data: pd.DataFrame, assigned: Sequence[str], measured: Sequenc
     """Raise ValueError unless `data` has these columns once each, and each is named for one thing."""
     if not isinstance(data, pd.DataFrame):
         raise ValueError(f"`data` is a DataFrame with a row a unit, or many; got {type(data).__name__}")
-    named = [*assigned, *measured]
-    absent = [name for name in named if name not in data.columns]
+    named, columns = [*assigned, *measured], list(data.columns)
+    absent = [name for name in named if name not in columns]
     if absent:
-        raise ValueError(f"no column {', '.join(map(repr, absent))}; there are {', '.join(map(str, data.columns))}")
+        raise ValueError(f"no column {', '.join(map(repr, absent))}; there are {', '.join(map(str, columns))}")
     for name in named:
-        if (number := int((data.columns == name).sum())) > 1:
+        if (number := columns.count(name)) > 1:
             raise ValueError(f"{number} columns are called {name!r}: which of them is meant?")
         if named.count(name) > 1:
             raise ValueError(f"`{name}` is named twice: unit, arm and what is measured are columns of their own")
