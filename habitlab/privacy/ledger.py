@@ -27,7 +27,7 @@ _LARGEST_RHO = 1e4
 
 
 class BudgetExceeded(ValueError):  # noqa: N818 - reads as what happened
-    """A release would cost more than is left; nothing was read from the data and nothing spent."""
+    """A release would cost more than is left; no answer was made and nothing spent."""
 
 
 def epsilon_of(rho: float, delta: float) -> float:

@@ -8,7 +8,7 @@ release can demand it (`require_signature`). Groups of few people are not told o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ MOST_LISTS = 200
 FEWEST = 10
 """People below whom a group is not told of."""
 
+_UNCOMPARED = "- No comparison on held-out data was made for this version."
 _REVIEWER, _DECISION, _DATE = "Reviewed by", "Decision", "Date"
 DECISIONS = ("released", "not released")
 
@@ -52,6 +53,11 @@ def write(
     return "\n".join(
         [*_card(dataset, recommender, lineage, metrics or {}), "", *_sheet(dataset), "", *_signature(), ""]
     )
+
+
+def compared(card: str, lines: Iterable[str]) -> str:
+    """Return a card that tells what the comparison with the live version found, which is made after it was written."""
+    return card.replace(_UNCOMPARED, "\n".join(f"- {line}" for line in lines))
 
 
 def signature(card: str) -> dict[str, str] | None:
@@ -143,11 +149,12 @@ def _card(
     yield f"- Blend: {', '.join(f'{name} {value:g}' for name, value in weights.items())}"
     yield f"- Diversity {recommender.diversity:g}; the last place by lot with probability {recommender.exploration:g}"
     learnt = getattr(success, "counts_", {})
-    if learnt:
+    fallback = getattr(success, "fallback_", "")
+    if fallback:
+        yield f"- There is no model of the chance to keep a habit: {fallback}"
+    elif learnt:
         kept = f"{learnt['successes']:,} of them kept"
         yield f"- Chance to keep a habit: learnt from {learnt['pairs']:,} adoptions, {kept}"
-    if getattr(success, "fallback_", ""):
-        yield f"- There is no model of that chance: {success.fallback_}"
     yield "- Age is a filter of safety and no feature of the chance; gender and barriers are none either"
     yield ""
     yield "## How it does"
@@ -155,7 +162,7 @@ def _card(
     if metrics:
         yield from (f"- {name}: {value:.4g}" for name, value in metrics.items())
     else:
-        yield "- No comparison on held-out data was made for this version."
+        yield _UNCOMPARED
     yield from _lists(recommender)
     yield ""
     yield "## Harm"

@@ -119,6 +119,12 @@ def register(folder: str | Path, recommender: Recommender, lineage: Mapping[str,
     return name
 
 
+def write_card(folder: str | Path, name: str, card: str) -> None:
+    """Exchange the card of a version: compared since, or signed."""
+    with _alone(folder) as root, replacing(root / name / CARD) as temporary:
+        temporary.write_text(card, encoding="utf-8")
+
+
 def versions(folder: str | Path) -> list[Version]:
     """Return all versions, oldest first, those whose `lineage.json` cannot be read with an empty lineage."""
     root = Path(folder) / REGISTRY

@@ -312,6 +312,8 @@ def retrain(
     else:
         outcome = _judge(folder, told, live, challenger, version, recipe, cases, now=now, margin=margin,
                          origins=origins, horizon=horizon, level=level, resamples=resamples)  # fmt: skip
+        if outcome.decision is not None:
+            registry.write_card(folder, version, model_card.compared(card, _findings(outcome, live.name)))
     if told.sequence:
         mark(folder, told.sequence, now)
     return outcome
@@ -356,6 +358,11 @@ def _judge(
     outcome = Outcome(decision.action, version, now_live, told.new, decision.reasons, decision)
     _log(folder, now, {"champion": live.name, "challenger": version}, outcome, found, recipe)
     return outcome
+
+
+def _findings(outcome: Outcome, champion: str) -> list[str]:
+    """What the comparison found, for the card: the difference, the guardrails, and what was decided."""
+    return [f"Compared with {champion} on held-out data; decided: {outcome.action}", *outcome.reasons]
 
 
 def _live(folder: str | Path) -> registry.Version | None:

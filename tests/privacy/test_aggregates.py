@@ -198,7 +198,7 @@ def test_9_2_a_counting_people(dataset, tmp_path):
     assert release.table["estimate"][0] == pytest.approx(300, abs=10)
 
 
-def test_9_2_a_the_accountant_refuses_over_budget_and_reads_nothing(tmp_path):
+def test_9_2_a_the_accountant_refuses_over_budget_and_asks_for_no_answer(tmp_path):
     book = Ledger(tmp_path / "ledger.json", epsilon=1.0)
     answered, refusal = aggregates.until_refused(book, 0.3, lambda number: [number])
     assert 3 <= answered <= 12  # at least as many as by adding epsilons, and more by concentrated privacy
@@ -206,7 +206,7 @@ def test_9_2_a_the_accountant_refuses_over_budget_and_reads_nothing(tmp_path):
     assert book.spent_epsilon() <= 1.0
     assert len(book.entries()) == answered
     with pytest.raises(BudgetExceeded):
-        book.spend("other hash, same people", "later", rho_of(0.9, DELTA), lambda: pytest.fail("data were read"))
+        book.spend("other hash, same people", "later", rho_of(0.9, DELTA), lambda: pytest.fail("an answer was made"))
 
 
 def test_9_2_a_the_same_question_of_the_same_data_is_answered_once(dataset, tmp_path):
@@ -230,7 +230,7 @@ def test_9_2_a_a_budget_cannot_be_raised_afterwards(tmp_path):
 def test_9_2_a_a_damaged_ledger_releases_nothing(tmp_path, content):
     (tmp_path / "ledger.json").write_text(content)
     with pytest.raises(ValueError, match="damaged"):
-        Ledger(tmp_path / "ledger.json").spend("d", "q", 1e-4, lambda: pytest.fail("data were read"))
+        Ledger(tmp_path / "ledger.json").spend("d", "q", 1e-4, lambda: pytest.fail("an answer was made"))
 
 
 def _spend(path, number):

@@ -389,6 +389,12 @@ def test_8_1_f_a_run_from_events_to_the_log(tmp_path: Path, people: Dataset, mon
     assert rows["model"].tolist()[3:] == [better.version, worse.version]
     assert all("ndcg@10" in one and one["reasons"] for one in told[1:])
     assert told[4]["ndcg difference"][2] < 0
+    cards = {version.name: (version.path / registry.CARD).read_text() for version in registry.versions(tmp_path)}
+    assert "No comparison on held-out data was made" in cards[first.version]
+    for one, champion, action in ((better, first, "roll out"), (worse, better, "keep control")):
+        assert f"Compared with {champion.version} on held-out data; decided: {action}" in cards[one.version]
+        assert all(f"- {reason}" in cards[one.version] for reason in one.reasons)
+        assert "No comparison" not in cards[one.version]
     assert registry.rollback(tmp_path) == first.version
 
 
