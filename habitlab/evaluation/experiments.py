@@ -209,7 +209,8 @@ def compare_arms(
     shape = (design, cells.adjusted, denominator is not None)
     found = ArmEstimate() if min(n.values()) == 0 else _estimate(cells, analysed, shape, level, notes)
     if srm < SRM_BLOCKS:
-        notes.insert(0, f"sample ratio mismatch (p = {srm:.2g}): assignment or logging is broken, no readout")
+        split = f"{'rows of units' if within else 'units'} are not split as planned (`weights`)"
+        notes.insert(0, f"sample ratio mismatch (p = {srm:.2g}): {split}, assignment or logging is broken, no readout")
         found = ArmEstimate(method=found.method)
     elif min(n.values()) == 0:
         notes.append("an arm has no unit with a known outcome: nothing to compare")

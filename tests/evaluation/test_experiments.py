@@ -105,6 +105,7 @@ class TestSampleRatioBlocksTheReadout:
         assert np.isnan([found.difference, found.ci_low, found.ci_high, found.p_value]).all()
         assert np.isnan(list(found.means.values())).all()
         assert "sample ratio mismatch" in found.warnings[0]
+        assert "units are not split as planned (`weights`)" in found.warnings[0]
 
     def test_the_same_split_is_read_where_it_was_planned(self):
         data = trial(users=400, effect=1.0)
@@ -122,6 +123,8 @@ class TestSampleRatioBlocksTheReadout:
         odd = even[(even["arm"] == "control") | (np.arange(len(even)) % 2 == 0)]
         assert compare(even).srm_p_value > 0.001
         assert compare(odd).blocked
+        assert "rows of units are not split as planned (`weights`)" in compare(odd).warnings[0]
+        assert not compare(odd, weights={"control": 2, "nudge": 1}).blocked
 
     @pytest.mark.parametrize("counts", [{"a": 3}, {"a": 0, "b": 0}, {"a": np.nan, "b": 3}, {"a": 1.5, "b": 3}])
     def test_no_ratio_without_two_arms_and_units(self, counts):
