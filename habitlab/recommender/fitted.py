@@ -52,8 +52,8 @@ def _load(path: Path) -> Dataset:
 
 
 def _kept(identity: str, dataset: Callable[[], Dataset], tell: Callable[[str], None] | None) -> Recommender:
-    from habitlab.models.storage import ModelFileError
-    from habitlab.recommender.recommend import Recommender
+    from habitlab.models.storage import ModelFileError, read_header
+    from habitlab.recommender.recommend import MODELS_SUFFIX, Recommender
 
     key = hashlib.sha256(f"{identity} {source_hash()}".encode()).hexdigest()[:32]
     place = cache_folder() / "recommenders" / f"{key}.model"
@@ -61,6 +61,7 @@ def _kept(identity: str, dataset: Callable[[], Dataset], tell: Callable[[str], N
     def find() -> Recommender | None:
         try:
             found = Recommender.load(place)
+            read_header(place.with_suffix(MODELS_SUFFIX))  # read later, when somebody new asks: it has to be whole
             os.utime(place)
         except (OSError, ModelFileError):
             return None

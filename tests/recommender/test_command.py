@@ -136,13 +136,26 @@ def test_the_sample_is_never_taken_silently(call, monkeypatch, tmp_path):
     assert call("u0000001", "--data", "sample", "--at", AT)[0] == 0
 
 
-def test_a_damaged_file_in_the_cache_costs_a_fit_and_nothing_else(path, fits, monkeypatch, tmp_path):
+def cut(kept: Path) -> None:
+    kept.write_bytes(kept.read_bytes()[:5000])
+
+
+def spoil(kept: Path) -> None:
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, spoil, Path.unlink])
+@pytest.mark.parametrize("suffix", ["model", "models"])
+def test_a_damaged_file_in_the_cache_costs_a_fit_and_nothing_else(path, fits, monkeypatch, tmp_path, suffix, damage):
     monkeypatch.setenv("HABITLAB_CACHE", str(tmp_path))
     one = keeping.fitted(path)
-    (kept,) = (tmp_path / "recommenders").glob("*.model")
-    kept.write_bytes(kept.read_bytes()[:5000])
+    (kept,) = (tmp_path / "recommenders").glob(f"*.{suffix}")
+    damage(kept)
     again = keeping.fitted(path)
     assert again.version_ == one.version_
+    assert again.recommend({"age": 40}).items
     assert len(fits) == 2
     assert keeping.fitted(path).version_ == one.version_
     assert len(fits) == 2
