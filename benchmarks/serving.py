@@ -1,7 +1,7 @@
 """How fast the service answers, beside an empty Flask route on the same gunicorn setting.
 
 Clients are threads with raw sockets in processes of their own, each sending its next request when the answer is there.
-Everything shares one machine: read rates as ratios, and times as upper bounds.
+Everything shares one machine: read rates as ratios, and times as upper bounds, beside those of the empty route.
 Usage: python benchmarks/serving.py [PATH] [--redis URL]    (default data/habittrack.db; `make data` makes it)
 """
 
@@ -67,17 +67,16 @@ def measure(nothing: int, port: int, users: Sequence[str], pids: Sequence[int]) 
     print(f"requests a second, empty route and first-level hit  {middle[0]:.0f} and {middle[1]:.0f}")
     print(f"ratio of rates, and of processor time    {ratio:7.2f}    {statistics.median(work):7.2f}    (at least 0.7)")
 
-    hits = load(port, [paths] * 2)
-    times = f"{1e3 * at(hits, 0.5):7.2f} ms {1e3 * at(hits, 0.99):7.2f} ms"
-    print(f"first-level hit, p50 and p99, 2 clients  {times} (at most 10)")
+    beside, hits = load(nothing, [["/"]] * 2), load(port, [paths] * 2)
+    print(f"first-level hit, p50 and p99, 2 clients  {quantiles(hits)} (at most 10); empty route {quantiles(beside)}")
 
-    mixed = [list(with_misses(paths, client)) for client in range(50)]
+    mixed, beside = [list(with_misses(paths, client)) for client in range(50)], load(nothing, [["/"]] * 50)
     computed = count(port, "habitlab_computed_total")
     every = load(port, mixed)
     misses = count(port, "habitlab_computed_total") - computed
     print(
-        f"50 clients, {misses / len(every):.1%} misses, p50 and p99  {1e3 * at(every, 0.5):7.2f} ms "
-        f"{1e3 * at(every, 0.99):7.2f} ms (at most 100), {len(every) / SECONDS:.0f} a second"
+        f"50 clients, {misses / len(every):.1%} misses, p50 and p99  {quantiles(every)} (at most 100), "
+        f"{len(every) / SECONDS:.0f} a second; empty route {quantiles(beside)}"
     )
 
     computed = count(port, "habitlab_computed_total")
@@ -100,7 +99,7 @@ def with_misses(paths: Sequence[str], client: int) -> Iterator[str]:
     """Of a hundred requests one for a moment that nobody asked for yet."""
     for number in range(20_000):
         path = paths[(number * 7 + client) % len(paths)]
-        if number % 100 == client % 100:
+        if number % 100 == 2 * client % 100:
             moment = f"2026-02-{1 + client % 28:02}T{number // 100 % 24:02}:{client:02}:{number // 2400:02}"
             path = f"{path.partition('&')[0]}&at={moment}"
         yield path
@@ -214,9 +213,9 @@ def processor(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def at(times: Sequence[float], share: float) -> float:
-    """Quantile."""
-    return sorted(times)[int(share * (len(times) - 1))]
+def quantiles(answers: Sequence[float]) -> str:
+    """Say the median and the 99th percentile."""
+    return " ".join(f"{1e3 * sorted(answers)[int(share * (len(answers) - 1))]:7.2f} ms" for share in (0.5, 0.99))
 
 
 def count(port: int, name: str) -> float:
