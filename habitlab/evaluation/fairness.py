@@ -54,7 +54,7 @@ class _Dimension(NamedTuple):
     name: str
     kind: str
     labels: list[str]
-    code: Ints  # group of each user, -1 for none
+    code: Ints  # group of each user; from len(labels) on those of whom it is not known, by what is
 
 
 def people(dataset: Dataset) -> pd.DataFrame:
@@ -118,10 +118,16 @@ def audit(
     known = np.isfinite(value)
     y = value[known]
     binary = bool(np.isin(y, (0.0, 1.0)).all())
-    member = sparse.hstack([_indicator(each, known) for each in dimensions], format="csc")
+    every = [_indicator(each, known) for each in dimensions]
+    named = np.concatenate(
+        [np.arange(part.shape[1]) < len(each.labels) for each, part in zip(dimensions, every, strict=True)]
+    )
+    of = np.repeat(np.arange(len(every)), [part.shape[1] for part in every])
+    whole = sparse.csc_array(sparse.hstack(every, format="csc"))
+    shown = shown_groups(whole, of, named, min_n)[named]
+    member = whole[:, np.flatnonzero(named)]
     start = np.concatenate([[0], np.cumsum([len(each.labels) for each in dimensions])])
     n = np.diff(member.indptr)
-    shown = shown_groups(member, n, start, min_n)
     rows = []
     for d, dimension in enumerate(dimensions):
         for g in range(start[d], start[d + 1]):
@@ -182,6 +188,8 @@ def _users(
 ) -> tuple[Floats, list[_Dimension]]:
     """Outcome (users,), NaN where it is missing, and the dimensions, with a row for each user."""
     try:
+        if data[outcome].dtype.kind in "mMc":
+            raise TypeError("dates, durations and complex numbers would be read as others")
         value = pd.to_numeric(data[outcome]).to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the outcome `{outcome}` holds something other than numbers or true and false") from error
@@ -194,15 +202,16 @@ def _users(
         if (user < 0).any():
             raise ValueError(f"`{unit}` is missing in {(user < 0).sum():,} rows: nobody knows whose they are")
         if len(ids) < len(data):
-            first = np.unique(user, return_index=True)[1]
             for column, (code, labels) in columns.items():
-                moved = code != code[first][user]
+                held = np.full(len(ids), -1)
+                np.maximum.at(held, user, code)  # a row without it does not contradict one with it
+                moved = (code >= 0) & (code != held[user])
                 if moved.any():
                     raise ValueError(
                         f"user {ids[user[moved][0]]} is in two groups of `{column}`: groups are of users, so it has "
                         "one value a user"
                     )
-                columns[column] = code[first], labels
+                columns[column] = held, labels
             number = np.bincount(user, np.isfinite(value), minlength=len(ids))
             total = np.bincount(user, np.nan_to_num(value), minlength=len(ids))
             value = np.divide(total, number, out=np.full(len(ids), np.nan), where=number > 0)
@@ -224,22 +233,24 @@ def _codes(column: pd.Series) -> tuple[Ints, list[str]]:
 
 
 def _dimension(names: tuple[str, ...], columns: dict[str, tuple[Ints, list[str]]]) -> _Dimension:
-    code, labels = columns[names[0]]
-    for name in names[1:]:
-        more, others = columns[name]
-        both = np.where((code < 0) | (more < 0), -1, code * len(others) + more)
-        held = np.unique(both[both >= 0])
-        labels = [f"{labels[i // len(others)]} x {others[i % len(others)]}" for i in held]
-        code = np.where(both < 0, -1, np.searchsorted(held, both))
+    columns_of = [columns[name] for name in names]
+    sizes = [len(labels) + 1 for _, labels in columns_of]
+    told = np.all([code >= 0 for code, _ in columns_of], axis=0)
+    code = np.zeros(len(told), dtype=np.int64)
+    for size, (more, _) in zip(sizes, columns_of, strict=True):
+        code = code * size + more + 1
+    whole, first, place = np.unique(code + np.where(told, 0, np.prod(sizes)), return_index=True, return_inverse=True)
+    known = first[whole < np.prod(sizes)]
+    labels = [" x ".join(named[held[user]] for held, named in columns_of) for user in known]
     kind = "outcome" if set(names) & set(OUTCOMES) else "demographic"
-    return _Dimension(" x ".join(names), kind, labels, code)
+    return _Dimension(" x ".join(names), kind, labels, place)
 
 
 def _indicator(dimension: _Dimension, known: Bools) -> sparse.csc_array:
-    """1 where a user with an outcome is in a group: (users, groups)."""
+    """1 where a user with an outcome is in a group: (users, groups), those of whom it is not known last."""
     code = dimension.code[known]
-    held = np.flatnonzero(code >= 0)
-    return sparse.csc_array((np.ones(len(held)), (held, code[held])), shape=(len(code), len(dimension.labels)))
+    shape = len(code), max(len(dimension.labels), int(dimension.code.max(initial=-1)) + 1)
+    return sparse.csc_array((np.ones(len(code)), (np.arange(len(code)), code)), shape=shape)
 
 
 # Estimating
@@ -365,7 +376,7 @@ def _about(
         also = int((mine["suppressed"] & (mine["n"] >= min_n)).sum())
         if also:
             notes.append(f"{also} larger groups are suppressed, lest a small one be had from the rest")
-        inside = dimension.code >= 0
+        inside = dimension.code < len(dimension.labels)
         counts = (len(known), int((inside & ~known).sum()), int((~inside).sum()), len(mine), len(shown))
         rows.append((dimension.name, dimension.kind, *counts, "; ".join(notes)))
     columns = ["dimension", "kind", "users", "without_outcome", "without_group", "groups", "compared", "note"]

@@ -11,8 +11,9 @@ logged action, its reward r, its predicted reward q and the reward m that the mo
 | `switch-dr` | as dr, w = 0 above a threshold | 1 | Wang, Agarwal & Dudik 2017, arXiv 1612.01205 |
 | `dm` | m | 1 | the model alone, to stand beside |
 
-Intervals are by cluster (user): the linearised ratio's residuals are summed within clusters; a t quantile of
-(clusters - 1) times the standard error of these sums. `interval="bootstrap"` draws clusters again instead. Switch-dr's
+Intervals are by cluster (user): the linearised ratio's residuals are summed within clusters; a t quantile times the
+standard error of these sums, of clusters - 1 degrees of freedom, or fewer where few clusters decide on that error.
+`interval="bootstrap"` draws clusters again instead. Switch-dr's
 interval holds dr's: of the model's error above the threshold nothing is known but what dr knows.
 """
 
@@ -44,6 +45,7 @@ LARGEST_SHARE = 0.05
 """Share of all weight that one row may carry."""
 
 _SMALLEST = 1e-100  # of a logging propensity: weights are squared, and must not overflow
+_ROUNDING = 1e-9  # by which a probability may lie above 1
 _RARE = 0.001  # false alarms an honest log, of each test that makes a result unusable
 
 
@@ -233,7 +235,7 @@ def check_log(
         raise ValueError("the log is empty: nothing can be told from it")
     for name in ("logging_propensity", "target_propensity"):
         values = columns[name]
-        _refuse((values < 0) | (values > 1), values, f"{name} is a probability, from 0 to 1")
+        _refuse((values < 0) | (values > 1 + _ROUNDING), values, f"{name} is a probability, from 0 to 1")
     logging = columns["logging_propensity"]
     _refuse(
         logging == 0,
@@ -281,7 +283,10 @@ def check_distributions(name: str, values: Floats) -> None:
 def column_of(name: str, values: npt.ArrayLike) -> Floats:
     """Return one finite number a row as float64 (rows,), or raise ValueError saying which rows are wrong."""
     try:
-        column = np.asarray(values, dtype=np.float64)
+        held = np.asarray(values)
+        if held.dtype.kind in "mMc":
+            raise TypeError("dates, durations and complex numbers would be read as others")
+        column = held.astype(np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name} holds something that is no number") from None
     if column.ndim != 1:
@@ -317,6 +322,11 @@ def _predictions(
         return np.zeros(n), np.zeros(n)
     if reward_model is None:
         raise ValueError(f"{method} needs reward_model: predicted rewards (logged, target), an array of rows each")
+    if not isinstance(reward_model, (tuple, list, np.ndarray)) or len(reward_model) != 2:
+        raise ValueError(
+            "reward_model is a pair (logged, target): predicted rewards of what was logged, and on average over the "
+            f"target policy's actions, one a row each; got {type(reward_model).__name__}"
+        )
     logged, target = (
         column_of(f"reward_model's {name}", part) for name, part in zip(RewardModel._fields, reward_model, strict=True)
     )
@@ -353,11 +363,22 @@ def _reach(
         drawn = estimates.resample(sums, estimates.ratios, resamples=draws[0], seed=draws[1])
         low, high = drawn.interval(level)
         return float(value - low[0]), float(high[0] - value), drawn.reason()
-    error = np.sqrt(clusters / (clusters - 1) * (_sums(codes, numerator - value * denominator) ** 2).sum()) / total
+    square = _sums(codes, numerator - value * denominator) ** 2
+    error = np.sqrt(clusters / (clusters - 1) * square.sum()) / total
     if error <= 1e-12 * abs(value):
         return nothing, nothing, "the terms do not vary, so their uncertainty cannot be told"
-    reach = float(stats.t.isf((1 - level) / 2, clusters - 1) * error)
+    reach = float(stats.t.isf((1 - level) / 2, _degrees_of_freedom(square)) * error)
     return reach, reach, ""
+
+
+def _degrees_of_freedom(square: Floats) -> float:
+    """How well the sum of these squares (clusters,) is known, 1 to clusters - 1: 2 mean^2 / variance, less 1.
+
+    Satterthwaite (1946, doi:10.2307/3002019). About as many as clusters where residuals are normal or two-valued, few
+    where a few large weights or rare rewards decide.
+    """
+    most, deciding = len(square) - 1, _effective(square)
+    return min(max(2 * deciding / max(1 - deciding / len(square), 1e-12) - 1, 1.0), most)
 
 
 def _sums(codes: Ints, values: Floats) -> Floats:

@@ -1,8 +1,6 @@
-"""Which groups of a small table of sums may be shown, so that no small group can be worked out from the others."""
+"""Which groups of a small table of sums may be shown, so that no few people can be worked out from the others."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -13,37 +11,67 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
-def shown_groups(member: sparse.csc_array, n: Ints, start: Ints, min_n: int) -> Bools:
+def shown_groups(member: sparse.csc_array, dimension: Ints, named: Bools, min_n: int) -> Bools:
     """Groups (groups,) whose estimates can be shown.
 
-    `member` (users, groups) is 1 where a user counts in a group, `n` (groups,) its column sums; the groups of a
-    dimension stand together, from `start[d]` to `start[d + 1]`.
-    Sums of the shown groups must not add up to that of a suppressed one, nor to all suppressed ones of a dimension
-    while these are fewer than `min_n`. That is so where its members (a column of `member`) are no linear combination of
-    theirs; until then the smallest group with a part in the sum is suppressed too.
+    `member` (users, groups) is 1 where a user counts in a group; `dimension` (groups,) numbers that of each group, and
+    the groups of one share no user. Those not `named` (groups,) are people of whom it is not known: never shown, and
+    yet what is left of the others. Sums of the shown groups must not add up to that of few people, fewer than `min_n`:
+
+    - of a small group, named or not;
+    - of all small groups of a dimension, or of those of them who are in one group of another dimension;
+    - of what a group holds beyond another one that lies within it.
+
+    They do not where these people (a column of 0 and 1) are no linear combination of the columns shown; until then the
+    smallest group with a part in the sum is suppressed too.
     """
-    small, shown = n < min_n, n >= min_n
-    secrets = [sparse.csc_array(member[:, [g]]) for g in np.flatnonzero(small & (n > 0))]
-    for a, b in pairwise(start):
-        together = np.flatnonzero(small[a:b]) + a
-        if len(together) > 1 and 0 < n[together].sum() < min_n:
-            secrets.append(sparse.csc_array(member[:, together].sum(axis=1)[:, None]))
-    if not secrets:
+    n = np.asarray(member.sum(axis=0)).ravel()
+    shown = named & (n >= min_n)
+    first = np.flatnonzero(shown)
+    if not len(first):
         return shown
-    secret = sparse.hstack(secrets, format="csc")
-    overlap, with_secret = (member.T @ member).toarray(), (member.T @ secret).toarray()
+    held = member[:, first]
+    overlap = (held.T @ held).toarray()
+    secret = _few(member, n, dimension, held, overlap, min_n)
+    if not secret.shape[1]:
+        return shown
+    with_secret = (held.T @ secret).toarray()
     size = np.asarray(secret.sum(axis=0)).ravel()
-    dimension = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    left, number, dimension = np.ones(len(first), dtype=bool), n[first], dimension[first]
     also: list[int] = []
-    while (parts := _recovered(shown, overlap, with_secret, size)) is not None:
+    while (parts := _recovered(left, overlap, with_secret, size)) is not None:
         # Rather where two groups are left to compare, then the smallest.
-        spare = np.bincount(dimension[shown], minlength=len(start) - 1)[dimension[parts]] > 2
-        also.append(int(parts[np.lexsort((n[parts], ~spare))[0]]))
-        shown[also[-1]] = False
-    for g in sorted(also, key=lambda g: -n[g]):  # what was not needed after all
-        shown[g] = True
-        shown[g] = _recovered(shown, overlap, with_secret, size) is None
+        spare = np.bincount(dimension[left], minlength=dimension.max() + 1)[dimension[parts]] > 2
+        also.append(int(parts[np.lexsort((number[parts], ~spare))[0]]))
+        left[also[-1]] = False
+    for g in sorted(also, key=lambda g: -number[g]):  # what was not needed after all
+        left[g] = True
+        left[g] = _recovered(left, overlap, with_secret, size) is None
+    shown[first] = left
     return shown
+
+
+def _few(
+    member: sparse.csc_array, n: Floats, dimension: Ints, held: sparse.csc_array, overlap: Floats, min_n: int
+) -> sparse.csc_array:
+    """Return the people who must not follow from the groups `held`, few in each column: (users, columns)."""
+    number = np.diag(overlap)
+    beyond = number[:, None] - number
+    outer, inner = np.nonzero((overlap == number) & (beyond > 0) & (beyond < min_n))
+    columns = [held[:, outer] - held[:, inner]]
+    small = np.flatnonzero((n > 0) & (n < min_n))
+    if len(small):
+        columns.append(member[:, small])
+        into = sparse.csc_array(
+            (np.ones(len(small)), (np.arange(len(small)), dimension[small])), shape=(len(small), dimension.max() + 1)
+        )
+        together = sparse.csc_array(member[:, small] @ into)
+        everywhere = sparse.csc_array(np.ones((member.shape[0], 1)))
+        for within in (everywhere, *(member[:, [g]] for g in np.flatnonzero(n >= min_n))):
+            parts = sparse.csc_array(together.multiply(within))
+            count = np.asarray(parts.sum(axis=0)).ravel()
+            columns.append(parts[:, np.flatnonzero((count > 0) & (count < min_n))])
+    return sparse.csc_array(sparse.hstack(columns, format="csc"))
 
 
 def _recovered(shown: Bools, overlap: Floats, with_secret: Floats, size: Floats) -> Ints | None:
