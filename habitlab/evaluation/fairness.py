@@ -279,48 +279,60 @@ def _disparities(
     used = np.concatenate(compared)
     groups = sparse.csr_array(member[:, used].T)
     edges = np.cumsum([0, *(len(each) for each in compared)])
-    inside = sparse.csr_array(np.array([groups[a:b].sum(axis=0) for a, b in pairwise(edges)]))
-    whole = len(inside.data) == inside.shape[0] * inside.shape[1]  # nobody is left out: squares stay the same
     generator = np.random.default_rng(seed)
-    sums, squares = [groups @ middle[:, None]], [inside @ middle[:, None] ** 2]
+    sums, squares = [groups @ middle[:, None]], [groups @ middle[:, None] ** 2]
     for block in blocks(permutations, users_at_once(len(y))):
         drawn = np.ascontiguousarray(generator.permuted(np.tile(middle, (block.stop - block.start, 1)), axis=1).T)
         sums.append(groups @ drawn)
-        squares.append(np.tile(squares[0], drawn.shape[1]) if whole else inside @ drawn**2)
+        squares.append(groups @ drawn**2)
     summed, square = np.hstack(sums).T, np.hstack(squares).T
     number = np.asarray(groups.sum(axis=1)).ravel()
-    return [_disparity(summed[:, a:b], square[:, d], number[a:b]) for d, (a, b) in enumerate(pairwise(edges))]
+    return [_disparity(summed[:, a:b], square[:, a:b], number[a:b]) for a, b in pairwise(edges)]
 
 
-def _disparity(sums: Floats, square: Floats, n: Floats) -> tuple[float, float, float]:
-    """Raw and corrected disparity and p-value from sums (1 + permutations, groups) and sums of squares.
+def _disparity(sums: Floats, squares: Floats, n: Floats) -> tuple[float, float, float]:
+    """Raw and noise-corrected disparity and p-value from sums and sums of squares, (1 + permutations, groups) each.
 
-    Permuted deviations, scaled to the variance within groups, are draws of the noise. What it adds to a range depends
-    on the true differences; they are taken to be the observed ones drawn in by the share of their variance that is not
-    noise (tau^2 by DerSimonian and Laird 1986), squared, because what is drawn in once still holds the noise it was
-    told by: on average that errs less, both where nothing is there and where something is (`docs/fairness.md`).
+    Permuted deviations, scaled to the variance within each group, are draws of the noise. What it adds to a range
+    depends on the true differences; they are taken to be the observed ones drawn in by the share of their variance that
+    is not noise (tau^2 by moments: DerSimonian and Kacker 2007), squared, because what is drawn in once still holds the
+    noise it was told by: on average that errs less, both where nothing is there and where something is
+    (`docs/fairness.md`).
     """
     if len(n) < 2:
         return np.nan, np.nan, np.nan
-    total, users = sums.sum(axis=1, keepdims=True), n.sum()
+    total, square, users = sums.sum(axis=1, keepdims=True), squares.sum(axis=1, keepdims=True), n.sum()
     away = sums / n - total / users
     raw = float(np.ptp(away[0]))
-    spread = square - total[:, 0] ** 2 / users
-    if spread[0] <= 1e-12 * max(square[0], 1e-300):
+    spread = (square - total**2 / users)[:, 0]
+    if spread[0] <= 1e-12 * max(square[0, 0], 1e-300):
         return raw, raw, 1.0  # all alike
     spread = np.maximum(spread, 1e-12 * spread[0])
     between = away**2 @ n
-    lone = (away**2 / (1 / n - 1 / users)).max(axis=1)
-    p_value = _p_value(np.column_stack([between, lone]) / spread[:, None])
+    pooled = (np.maximum(spread - between, 1e-12 * spread[0]) / max(users - len(n), 1))[:, None]
+    error = _variance(sums, squares, n, pooled) / n
+    centre = (away / error).sum(axis=1, keepdims=True) / (1 / error).sum(axis=1, keepdims=True)
+    others = _variance(total - sums, square - squares, users - n, pooled) / (users - n)
+    lone = (away * users / (users - n)) ** 2 / (error + others)
+    p_value = _p_value(np.column_stack([((away - centre) ** 2 / error).sum(axis=1), lone.max(axis=1)]))
     if users <= len(n):
         return raw, np.nan, p_value  # groups of one: nothing tells their noise
     within = max(spread[0] - between[0], 0) / (users - len(n))
     if within <= 1e-12 * spread[0] / users:
         return raw, raw, p_value  # all alike within groups: no noise
-    tau2 = max((between[0] - (len(n) - 1) * within) / (users - (n**2).sum() / users), 0.0)
-    drawn_in = away[0] * (tau2 / (tau2 + within / n)) ** 2
-    noise = away[1:] * np.sqrt(within * (users - 1) / spread[1:, None])
+    tau2 = max((between[0] - (n * (1 - n / users)) @ error[0]) / (users - (n**2).sum() / users), 0.0)
+    drawn_in = away[0] * (tau2 / (tau2 + error[0])) ** 2
+    noise = away[1:] * np.sqrt(error[0] * n * (users - 1) / spread[1:, None])
     return raw, raw - float(np.ptp(drawn_in + noise, axis=1).mean() - np.ptp(drawn_in)), p_value
+
+
+def _variance(sums: Floats, squares: Floats, n: Floats, pooled: Floats) -> Floats:
+    """Variance of each group, with one pooled variance as one more degree of freedom: a small group has one too.
+
+    Each group's own, for then permutations tell means apart also where groups differ in spread (Chung and Romano 2013,
+    doi:10.1214/13-AOS1090); by one for all, a small group that varies more would be found too often.
+    """
+    return (np.maximum(squares - sums**2 / n, 0) + pooled) / n
 
 
 def _p_value(statistics: Floats) -> float:
