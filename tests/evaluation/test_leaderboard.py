@@ -16,6 +16,7 @@ from habitlab.evaluation.leaderboard import (
     compare,
     differences,
     means,
+    measure,
     of_all_lists,
     per_user,
     recommend,
@@ -187,6 +188,23 @@ def test_a_model_does_not_differ_from_itself(sample: Dataset, split: Split) -> N
     table = differences(values, "one")
     assert (table["estimate"] == 0).all()
     assert table[["ci_low", "ci_high", "p_value"]].isna().all(axis=None)
+
+
+def test_differences_are_of_users_for_whom_both_are_defined() -> None:
+    columns = pd.MultiIndex.from_tuples([("one", "ndcg@10"), ("two", "ndcg@10")], names=["model", "metric"])
+    values = pd.DataFrame(np.random.default_rng(0).random((40, 2)), columns=columns)
+    values.iloc[:10, 0] = values.iloc[5:20, 1] = np.nan
+    row = differences(values, "one").iloc[0]
+    assert row["n"] == 20
+    assert row["estimate"] == pytest.approx((values.iloc[20:, 1] - values.iloc[20:, 0]).mean())
+
+
+def test_popularity_and_novelty_know_nothing_of_the_future(sample: Dataset, split: Split) -> None:
+    """In a world that ends with the split the same lists are as novel and as serendipitous."""
+    lists = {"random": recommend("random", Fake(at_random), split, 10)}
+    kinds = ["novelty@10", "serendipity@10", "miscalibration@10", "intra_list_diversity@10"]
+    whole, ended = (measure(lists, data, split, 10)["random"][kinds] for data in (sample, split.train))
+    pd.testing.assert_frame_equal(whole, ended)
 
 
 def test_bands_of_users_are_rows_of_the_same_table(sample: Dataset, split: Split) -> None:
