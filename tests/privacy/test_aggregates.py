@@ -234,7 +234,11 @@ def test_9_2_a_a_damaged_ledger_releases_nothing(tmp_path, content):
 
 
 def _spend(path, number):
-    Ledger(path, epsilon=1.0).spend("d", f"question {number}", rho_of(0.1, DELTA), lambda: [number])
+    def slowly():  # long enough for the others to come meanwhile
+        time.sleep(0.3)
+        return [number]
+
+    Ledger(path, epsilon=1.0).spend("d", f"question {number}", rho_of(0.1, DELTA), slowly)
 
 
 def test_9_2_a_processes_at_once_spend_one_after_the_other(tmp_path):
@@ -256,7 +260,8 @@ def test_9_2_a_what_was_cut_short_is_paid(tmp_path):
     path = tmp_path / "ledger.json"
     worker = multiprocessing.get_context("fork").Process(target=_spend_and_hang, args=(path,))
     worker.start()
-    while not path.exists():
+    waited = time.monotonic() + 30  # less than the answer takes
+    while not path.exists() and time.monotonic() < waited:
         time.sleep(0.02)
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()

@@ -1,6 +1,7 @@
 """Requirement 9.2.c: each stored field has a purpose and, if models learn from it, an ablation; unused ones fail."""
 
 import dataclasses
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -30,6 +31,13 @@ def test_9_2_c_a_new_column_without_a_purpose_is_caught():
 def test_9_2_c_a_purpose_alone_is_no_use():
     stated = purposes() | {"users.shoe_size": Purpose("analysis", "nice to have", ("models/pairs.py",))}
     assert problems(with_column("shoe_size"), stated) == ["users.shoe_size: unused: models/pairs.py does not name it"]
+
+
+def test_9_2_c_to_speak_of_a_column_is_not_to_use_it():
+    stated = purposes() | {"users.liking": Purpose("analysis", "nice to have", ("models/content.py",))}
+    text = files("habitlab").joinpath("models/content.py").read_text("utf-8")
+    assert "liking" in text  # in a comment or docstring
+    assert problems(with_column("liking"), stated) == ["users.liking: unused: models/content.py does not name it"]
 
 
 def test_9_2_c_a_model_input_without_ablation_is_caught():
