@@ -2,7 +2,7 @@
 
 Nothing is asked that could name the person: no user name, e-mail or password, and texts that hold an e-mail address are
 refused. A field that is not answered is missing (`None`); there is no default that could pass for an answer. Not
-answering is not consent, so profiling is off for everyone, minors included, until it is allowed in so many words.
+answering is not consent: nobody, minors included, is compared with similar people until they allow it in so many words.
 """
 
 from __future__ import annotations
