@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -70,17 +70,41 @@ def to_log(logger: logging.Logger = LOGGER) -> Sink:
     return lambda alert: logger.log(levels[alert.severity], "%s: %s", alert.key, alert.message)
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Follow nobody: what is posted would be dropped on the way."""
+
+
 def to_webhook(url: str, time_out: float = TIME_OUT) -> Sink:
-    """Post each alert as JSON. ValueError where `url` is no address of the web (a file, say)."""
+    """Post each alert as JSON; it is sent when the answer begins, within `time_out` seconds, and is no redirection.
+
+    ValueError where `url` is no address of the web (a file, say).
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"a webhook has an address like https://example.org/hook; got {parts.scheme or 'none'!r}")
 
+    opener = urllib.request.build_opener(_NoRedirect)
+
     def post(alert: Alert) -> None:
         body = json.dumps(alert.to_json(), ensure_ascii=False).encode()
         request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=time_out) as answer:
-            answer.read(1024)
+        failed: list[Exception] = []
+
+        def call() -> None:
+            try:
+                opener.open(request, timeout=time_out).close()
+            except Exception as error:
+                failed.append(error)
+
+        # The time-out of a socket begins anew with every byte, and looking up a name knows none.
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        thread.join(time_out)
+        if thread.is_alive():
+            raise TimeoutError(f"no answer within {time_out:g} s")
+        if failed:
+            raise failed[0]
 
     return post
 
@@ -112,7 +136,7 @@ def send(
     held: dict[str, None] = {}
     failed: dict[str, str] = {}
     with FileLock(f"{place}.lock"):
-        known = _recall(place)
+        known = _recall(place, now)
         for alert in sorted(alerts, key=lambda each: each.at):
             for name, sink in sinks.items():
                 mine = known.setdefault(name, {})
@@ -126,7 +150,7 @@ def send(
                     continue
                 try:
                     sink(alert)
-                except (OSError, ValueError, HTTPException) as error:  # no connection, time-out, nonsense, disk full
+                except Exception as error:  # no connection, time-out, nonsense, disk full, whatever a sink may raise
                     failed[name] = f"{type(error).__name__}: {error}"
                     LOGGER.warning("alerts cannot be sent to %s: %s", name, failed[name])
                     continue
@@ -134,6 +158,7 @@ def send(
                 for remembered in (same, alert.key):
                     mine.pop(remembered, None)
                     mine[remembered] = stamp(now)
+                _remember(place, known)  # at once: who is killed while a webhook hangs repeats nothing
         _remember(place, known)
     return Sent(tuple(sent), tuple(key for key in held if key not in sent), failed)
 
@@ -144,12 +169,12 @@ def _cooling(last: str | None, now: datetime, cool_down: timedelta) -> bool:
     return timedelta(0) <= now - datetime.fromisoformat(last) < cool_down
 
 
-def _recall(place: Path) -> dict[str, dict[str, str]]:
+def _recall(place: Path, now: datetime) -> dict[str, dict[str, str]]:
     try:
         known = json.loads(place.read_text(encoding="utf-8"))
         for mine in known.values():
             for moment in mine.values():
-                datetime.fromisoformat(moment)
+                now - datetime.fromisoformat(moment)  # TypeError for one without a zone
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
     return known

@@ -164,17 +164,15 @@ def three_sigma(values: pd.Series) -> pd.DataFrame:
     zero and is silent or alarms at random; here that is no alarm, and fewer than two values before are none either.
     """
     series = values.sort_index(kind="stable").astype(float)
-    y, known = series.fillna(0.0).to_numpy(), series.notna().to_numpy().astype(float)
-    count, total, square = (np.concatenate([[0.0], np.cumsum(x)[:-1]]) for x in (known, y * known, y**2 * known))
+    before = series.expanding(min_periods=1)
+    count, mean, deviation = (x.shift().to_numpy() for x in (before.count(), before.mean(), before.std(ddof=0)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = total / count
-        deviation = np.sqrt(np.maximum(square / count - mean**2, 0))
         score = (series.to_numpy() - mean) / deviation
     usable = (count >= 2) & (deviation > 1e-9 * np.abs(mean)) & np.isfinite(score)
     return pd.DataFrame(
         {
             "value": series.to_numpy(),
-            "expected": np.where(count > 0, mean, np.nan),
+            "expected": mean,
             "score": np.where(usable, score, np.nan),
             "alarm": usable & (np.abs(np.where(usable, score, 0.0)) > 3),
         },

@@ -10,7 +10,8 @@ Drift is a reason to look and to propose retraining. Nothing here deploys anythi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,13 +29,14 @@ FIXED_PSI = 0.2
 """The overview's threshold, kept to be held beside the one from the null."""
 
 BINS = 10
-MOST_CELLS = 200
+MOST_CELLS = 1000
+"""Different values of a number up to which the distances are exact; of more so many quantiles are taken."""
 FEWEST = 20
 """Users in each period below which nothing is tested."""
 
 STATISTICS = ("psi", "ks", "wasserstein", "jensen_shannon")
 _MISSING = "(missing)"
-_BLOCK = 1 << 23  # labels held at a time
+_BLOCK = 1 << 22  # labels held at a time
 
 
 def psi(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
@@ -82,7 +84,7 @@ def drift(
     smallest_psi
         With many users everything differs a little: below this index nothing is called drift.
     permutations
-        At least 20 times the number of features, or the smallest p-value cannot pass the correction.
+        As many more are made as it takes for the smallest p-value to pass the correction: features / `alpha`.
 
     Returns
     -------
@@ -105,9 +107,12 @@ def drift(
     names = [name for name in reference.columns if name in set(current.columns) and name != unit]
     if not names:
         raise ValueError("the two periods have no column in common")
-    members = _memberships(labels, single, permutations, seed)
-    rows = [_feature(name, both[name], labels, members, alpha) for name in names]
-    found = pd.DataFrame(rows)
+    features = [_Feature(name, both[name], labels) for name in names]
+    tested = [feature for feature in features if not feature.row["note"]]
+    for members in _memberships(labels, single, max(permutations, math.ceil(len(tested) / alpha)), seed):
+        for feature in tested:
+            feature.add(members)
+    found = pd.DataFrame([feature.finish(alpha) for feature in features])
     adjusted = estimates.false_discovery_adjusted(found["p_value"])
     place = found.columns.get_loc("p_value")
     found.insert(place + 1, "p_adjusted", adjusted)
@@ -116,7 +121,7 @@ def drift(
 
 
 class _Cells(NamedTuple):
-    """A feature cut up: `cell` (rows,) of the fine grid, `coarse` (cells,) its bin, `value` (cells,) of a number."""
+    """A feature cut up: `cell` (rows,) of the fine grid, `coarse` (cells,) its bin, `value` (cells,) its mean."""
 
     cell: npt.NDArray[np.int64]
     coarse: npt.NDArray[np.int64]
@@ -143,60 +148,72 @@ def _together(
 
 def _memberships(
     labels: npt.NDArray[np.bool_], single: npt.NDArray[np.bool_], permutations: int, seed: int
-) -> npt.NDArray[np.float32]:
-    """Which rows are current, (rows, 1 + permutations): as it is, then shuffled; the same shuffles for all features."""
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Which rows are current, as it is (rows, 1), then shuffled (rows, some) in blocks; the same for all features."""
     generator = np.random.default_rng(seed)
-    members = np.empty((len(labels), 1 + permutations), dtype=np.float32)
-    members[:, 0] = labels
+    yield labels[:, None].astype(np.float32)
     pairs, alone = int((~single).sum()) // 2, np.flatnonzero(single)
-    for begin in range(1, permutations + 1, max(1, _BLOCK // max(len(labels), 1))):
-        here = slice(begin, min(begin + max(1, _BLOCK // max(len(labels), 1)), permutations + 1))
-        swapped = generator.random((pairs, here.stop - here.start)) < 0.5
-        members[:pairs, here], members[pairs : 2 * pairs, here] = swapped, ~swapped
-        shuffled = np.tile(labels[alone], (here.stop - here.start, 1))
-        members[alone, here] = generator.permuted(shuffled, axis=1).T
-    return members
+    size = max(1, _BLOCK // max(len(labels), 1))
+    for begin in range(0, permutations, size):
+        members = np.empty((len(labels), min(size, permutations - begin)), dtype=np.float32)
+        swapped = generator.random((pairs, members.shape[1])) < 0.5
+        members[:pairs], members[pairs : 2 * pairs] = swapped, ~swapped
+        shuffled = np.tile(labels[alone], (members.shape[1], 1))
+        members[alone] = generator.permuted(shuffled, axis=1).T
+        yield members
 
 
-def _feature(
-    name: str,
-    values: pd.Series,
-    labels: npt.NDArray[np.bool_],
-    members: npt.NDArray[np.float32],
-    alpha: float,
-) -> dict[str, object]:
-    missing = values.isna().to_numpy()
-    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-    n, m = int((~labels).sum()), int(labels.sum())
-    row: dict[str, object] = {"feature": name, "kind": "number" if numeric else "category"}
-    row |= {"n_reference": n, "n_current": m}
-    row |= {"missing_reference": _share(missing[~labels]), "missing_current": _share(missing[labels])}
-    nothing = dict.fromkeys([*STATISTICS, *(f"{each}_threshold" for each in STATISTICS), "p_value"], np.nan)
-    order = [key for each in STATISTICS for key in (each, f"{each}_threshold")]
-    row |= {key: nothing[key] for key in order}
-    row |= {"psi_law": np.nan, "p_value": np.nan, "fixed_rule": False, "note": ""}
-    cells = _numbers(values.to_numpy(dtype=float, na_value=np.nan)) if numeric else _categories(values)
-    bins = int(cells.coarse.max()) + 1 if len(cells.coarse) else 0
-    if min(n, m) < FEWEST:
-        return row | {"note": f"fewer than {FEWEST} users in a period: {n} and {m}"}
-    if bins < 2:
-        return row | {"note": "the same for all"}
-    counts = _counts(cells, members)  # (1 + permutations, cells) of the current period
-    total = np.bincount(cells.cell, minlength=len(cells.coarse)).astype(float)
-    drawn = _statistics(cells, total - counts, counts)
-    for each, values_of in drawn.items():
-        row[each] = float(values_of[0])
-        row[f"{each}_threshold"] = float(np.quantile(values_of[1:], 1 - alpha, method="higher"))
-    row["psi_law"] = psi_threshold(bins, n, m, alpha)
-    row["p_value"] = _p_value(np.column_stack(list(drawn.values())))
-    row["fixed_rule"] = bool(drawn["psi"][0] > FIXED_PSI)
-    if float(total.min()) < 5 and bins == len(total):
-        row["note"] = "bins of fewer than 5 users: the law of the index is rough here, its p-value is not"
-    return row
+class _Feature:
+    """A column of both periods, and its statistics: of the periods as they are, then of every permutation."""
+
+    def __init__(self, name: str, values: pd.Series, labels: npt.NDArray[np.bool_]) -> None:
+        values = _as_number(values)
+        missing = values.isna().to_numpy()
+        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        self.cells = _numbers(values.to_numpy(dtype=float, na_value=np.nan)) if numeric else _categories(values)
+        self.bins = int(self.cells.coarse.max()) + 1 if len(self.cells.coarse) else 0
+        self.drawn: list[dict[str, Floats]] = []
+        n, m = self.sizes = int((~labels).sum()), int(labels.sum())
+        self.row: dict[str, object] = {"feature": name, "kind": "number" if numeric else "category"}
+        self.row |= {"n_reference": n, "n_current": m}
+        self.row |= {"missing_reference": _share(missing[~labels]), "missing_current": _share(missing[labels])}
+        self.row |= {key: np.nan for each in STATISTICS for key in (each, f"{each}_threshold")}
+        self.row |= {"psi_law": np.nan, "p_value": np.nan, "fixed_rule": False, "note": ""}
+        if min(n, m) < FEWEST:
+            self.row["note"] = f"fewer than {FEWEST} users in a period: {n} and {m}"
+        elif self.bins < 2:
+            self.row["note"] = "the same for all"
+
+    def add(self, members: npt.NDArray[np.float32]) -> None:
+        """Count who is current in a block (rows, k), and keep the statistics of it."""
+        self.drawn.append(_statistics(self.cells, members))
+
+    def finish(self, alpha: float) -> dict[str, object]:
+        """Return the row of the feature, with what its statistics say where it was tested."""
+        if not self.drawn:
+            return self.row
+        drawn = {name: np.concatenate([block[name] for block in self.drawn]) for name in self.drawn[0]}
+        for each, values in drawn.items():
+            self.row[each] = float(values[0])
+            self.row[f"{each}_threshold"] = float(np.quantile(values[1:], 1 - alpha, method="higher"))
+        self.row["psi_law"] = psi_threshold(self.bins, *self.sizes, alpha)
+        self.row["p_value"] = _p_value(np.column_stack(list(drawn.values())))
+        self.row["fixed_rule"] = bool(drawn["psi"][0] > FIXED_PSI)
+        if self.bins == len(self.cells.coarse) and np.bincount(self.cells.cell, minlength=self.bins).min() < 5:
+            self.row["note"] = "bins of fewer than 5 users: the law of the index is rough here, its p-value is not"
+        return self.row
+
+
+def _as_number(values: pd.Series) -> pd.Series:
+    """Instants as days, and numbers that are kept as objects as numbers; all else as it is."""
+    values = values.infer_objects()
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return (values - values.min()).dt.total_seconds() / 86_400
+    return values
 
 
 def _numbers(values: Floats) -> _Cells:
-    """Cut numbers of both periods together: a cell a value (or one of 200 quantiles), bins at the deciles of all."""
+    """Cut numbers of both periods together: a cell a value (or one of `MOST_CELLS` quantiles), bins at the deciles."""
     known = np.isfinite(values)
     levels = np.unique(values[known])
     if len(levels) > MOST_CELLS:
@@ -207,9 +224,10 @@ def _numbers(values: Floats) -> _Cells:
         return _Cells(cell, np.zeros(1, dtype=np.int64), np.zeros(0))
     edges = np.unique(np.quantile(values[known], np.linspace(0, 1, BINS + 1)[1:-1], method="inverted_cdf"))
     coarse = np.unique(np.searchsorted(edges, levels, side="left"), return_inverse=True)[1]
+    mean = np.bincount(cell[known], values[known]) / np.bincount(cell[known])
     if not known.all():  # missing values are a bin of their own: that they grow more is drift
         coarse = np.append(coarse, coarse.max() + 1)
-    return _Cells(cell, coarse, levels)
+    return _Cells(cell, coarse, mean)
 
 
 def _categories(values: pd.Series) -> _Cells:
@@ -218,26 +236,28 @@ def _categories(values: pd.Series) -> _Cells:
     return _Cells(cell.astype(np.int64), np.arange(len(names)), None)
 
 
-def _counts(cells: _Cells, members: npt.NDArray[np.float32]) -> Floats:
-    """Rows of the current period in each cell (1 + permutations, cells)."""
-    rows = len(cells.cell)
-    ones = np.ones(rows, dtype=np.float32)
-    held = sparse.csr_array((ones, (cells.cell, np.arange(rows))), shape=(len(cells.coarse), rows))
-    return np.asarray((held @ members).T, dtype=float)
+def _counts(of_row: npt.NDArray[np.int64], size: int, members: npt.NDArray[np.float32]) -> Floats:
+    """Rows of the current period (k, size) by what they are in: cells, or bins."""
+    rows = np.arange(len(of_row))
+    inside = sparse.csr_array((np.ones(len(rows), dtype=np.float32), (of_row, rows)), shape=(size, len(rows)))
+    return np.asarray((inside @ members).T)
 
 
-def _statistics(cells: _Cells, reference: Floats, current: Floats) -> dict[str, Floats]:
-    """Each statistic (k,) of counts by cell (k, cells)."""
+def _statistics(cells: _Cells, members: npt.NDArray[np.float32]) -> dict[str, Floats]:
+    """Each statistic (k,) of who is current (rows, k)."""
     bins = int(cells.coarse.max()) + 1
-    into = sparse.csr_array((np.ones(len(cells.coarse)), (np.arange(len(cells.coarse)), cells.coarse)))
-    p, q = np.asarray(reference @ into).reshape(-1, bins), np.asarray(current @ into).reshape(-1, bins)
+    of_row = cells.coarse[cells.cell]
+    q = _counts(of_row, bins, members).astype(float)
+    p = np.bincount(of_row, minlength=bins) - q
     found = {"psi": _psi(p, q)}
     if cells.value is not None and len(cells.value) > 1:
         known = len(cells.value)
-        sizes = [np.maximum(part[:, :known].sum(axis=1, keepdims=True), 1) for part in (reference, current)]
-        apart = np.abs(
-            np.cumsum(reference[:, :known], axis=1) / sizes[0] - np.cumsum(current[:, :known], axis=1) / sizes[1]
-        )
+        inside = cells.cell < known
+        current = np.cumsum(_counts(cells.cell[inside], known, members[inside]), axis=1, dtype=float)
+        both = np.cumsum(np.bincount(cells.cell[inside], minlength=known))
+        mine = np.maximum(current[:, -1:], 1)
+        theirs = np.maximum(both[-1] - current[:, -1:], 1)
+        apart = np.abs(current * (1 / mine + 1 / theirs) - both / theirs)
         found["ks"] = apart.max(axis=1)
         found["wasserstein"] = apart[:, :-1] @ np.diff(cells.value)
     found["jensen_shannon"] = distance.jensenshannon(p, q, axis=1) ** 2

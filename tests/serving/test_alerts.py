@@ -1,9 +1,14 @@
 """7.3.d Alerts: to a file, a log or a webhook, each once, with a cool-down; a failing sink breaks nothing."""
 
+import contextlib
 import json
 import logging
+import multiprocessing
+import os
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -27,7 +32,16 @@ def hook() -> Iterator[tuple[str, list[dict]]]:
     posted: list[dict] = []
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # where a redirection leads
+            self.send_response(200)
+            self.end_headers()
+
         def do_POST(self) -> None:
+            if self.path.endswith("/moved"):
+                self.send_response(302)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+                return
             posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
             self.end_headers()
@@ -87,12 +101,12 @@ def test_a_clock_that_jumps_back_hides_nothing(tmp_path: Path) -> None:
 
 def test_a_failing_sink_breaks_nothing_and_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def broken(_: Alert) -> None:
-        raise TimeoutError("no answer")
+        raise RuntimeError("no answer")
 
     got: list[Alert] = []
     result = send([alert()], {"web": broken, "list": got.append}, tmp_path / "memory.json", NOON)
     assert result.sent == ("latency",)
-    assert result.failed == {"web": "TimeoutError: no answer"}
+    assert result.failed == {"web": "RuntimeError: no answer"}
     assert "no answer" in caplog.text
     later: list[Alert] = []
     send([alert()], {"web": later.append, "list": got.append}, tmp_path / "memory.json", NOON + HOUR)
@@ -114,7 +128,9 @@ def test_a_webhook_is_an_address_of_the_web(address: str) -> None:
         to_webhook(address)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"list": {"latency": "soon"}}', '{"list": 3}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", '{"list": {"latency": "soon"}}', '{"list": 3}', '{"list": {"latency": "2026-01-05"}}']
+)
 def test_a_damaged_memory_counts_as_empty(tmp_path: Path, content: str) -> None:
     (tmp_path / "memory.json").write_text(content)
     got: list[Alert] = []
@@ -137,3 +153,49 @@ def test_an_answer_that_is_none_breaks_nothing(tmp_path: Path) -> None:
         sink = to_webhook(f"http://127.0.0.1:{server.getsockname()[1]}/")
         assert "web" in send([alert()], {"web": sink}, tmp_path / "memory.json", NOON).failed
         thread.join()
+
+
+def test_a_webhook_that_answers_byte_by_byte_times_out(tmp_path: Path) -> None:
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                while not ended.wait(0.05):
+                    connection.sendall(b"H")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        sink = to_webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", time_out=0.3)
+        begin = time.monotonic()
+        result = send([alert()], {"web": sink}, tmp_path / "memory.json", NOON)
+        assert result.failed == {"web": "TimeoutError: no answer within 0.3 s"}
+        assert time.monotonic() - begin < 2
+        ended.set()
+        thread.join()
+
+
+def test_a_webhook_that_moved_is_a_failure_not_an_alert_dropped_on_the_way(tmp_path: Path, hook: tuple) -> None:
+    url, posted = hook
+    result = send([alert()], {"web": to_webhook(f"{url}/moved")}, tmp_path / "memory.json", NOON)
+    assert "302" in result.failed["web"]
+    assert posted == []
+
+
+def _send_until_killed(folder: Path) -> None:
+    """The file has the alert, then a webhook hangs, and somebody kills the process."""
+    sinks = {"file": to_file(folder / "alerts.jsonl"), "web": lambda _: os.kill(os.getpid(), signal.SIGKILL)}
+    send([alert()], sinks, folder / "memory.json", NOON)
+
+
+def test_7_3_d_who_is_killed_while_sending_repeats_nothing(tmp_path: Path) -> None:
+    killed = multiprocessing.get_context("fork").Process(target=_send_until_killed, args=(tmp_path,))
+    killed.start()
+    killed.join(30)
+    assert killed.exitcode == -signal.SIGKILL
+    got: list[Alert] = []
+    sinks = {"file": to_file(tmp_path / "alerts.jsonl"), "web": got.append}
+    send([alert()], sinks, tmp_path / "memory.json", NOON + HOUR)
+    assert len((tmp_path / "alerts.jsonl").read_text().splitlines()) == 1
+    assert len(got) == 1

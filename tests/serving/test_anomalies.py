@@ -129,11 +129,13 @@ def test_cusum_limit_keeps_the_mean_run_it_promises() -> None:
     assert np.mean(runs) == pytest.approx(300, rel=0.2)
 
 
-def test_three_sigma_is_the_overviews_rule() -> None:
-    values = np.random.default_rng(0).normal(size=50)
+@pytest.mark.parametrize("level", [0.0, 1e7])
+def test_three_sigma_is_the_overviews_rule(level: float) -> None:
+    values = np.random.default_rng(0).normal(size=50) + level
     found = three_sigma(daily(values))
     for i in range(2, 50):
-        assert found["score"].iloc[i] == pytest.approx((values[i] - values[:i].mean()) / values[:i].std(), rel=1e-6)
+        assert found["score"].iloc[i] == pytest.approx((values[i] - values[:i].mean()) / values[:i].std(), rel=1e-5)
+    assert found["alarm"].tolist() == [False, False, *(found["score"].iloc[2:].abs() > 3)]
 
 
 def test_wrong_calls_are_refused() -> None:

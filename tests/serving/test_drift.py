@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
+from habitlab.serving import drift as drift_module
 from habitlab.serving.drift import FIXED_PSI, drift, power, propose, psi, psi_threshold
 
 FEW = {"unit": None, "permutations": 199}
@@ -39,6 +40,16 @@ def test_statistics_equal_scipy() -> None:
     assert found.loc["time", "psi"] == pytest.approx(psi(*counts))
     assert np.isnan(found.loc["time", "ks"])
     assert np.isnan(found.loc["time", "wasserstein"])
+
+
+@pytest.mark.parametrize(("n", "m", "within"), [(400, 500, 1e-9), (6000, 3000, 0.02)])
+def test_distances_of_numbers_of_many_values_equal_scipy(n: int, m: int, within: float) -> None:
+    """Exactly up to 1,000 different values, nearly above."""
+    generator = np.random.default_rng(1)
+    a, b = generator.lognormal(size=n), generator.lognormal(0.1, size=m)
+    row = drift(pd.DataFrame({"x": a}), pd.DataFrame({"x": b}), unit=None, permutations=19).iloc[0]
+    assert row["ks"] == pytest.approx(stats.ks_2samp(a, b).statistic, rel=within)
+    assert row["wasserstein"] == pytest.approx(stats.wasserstein_distance(a, b), rel=within)
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), st.integers(1, 500)), min_size=2, max_size=8))
@@ -128,6 +139,44 @@ def test_with_many_users_a_smallest_index_keeps_trifles_out() -> None:
     reference, current = periods(20_000, 20_000, 3, shift=0.05)
     assert drift(reference, current, **FEW)["drifted"].any()
     assert not drift(reference, current, **FEW, smallest_psi=0.05)["drifted"].any()
+
+
+def test_d107_one_of_very_many_features_is_found_all_the_same() -> None:
+    """The smallest p-value of 199 permutations could not pass the correction for 40 features."""
+    generator = np.random.default_rng(0)
+    reference, current = (pd.DataFrame(generator.normal(size=(100, 40))).rename(columns="x{}".format) for _ in range(2))
+    current["x7"] += 3
+    assert drift(reference, current, **FEW).query("drifted")["feature"].tolist() == ["x7"]
+    assert drift(reference[["x7"]], current[["x7"]], **FEW, alpha=0.001)["drifted"].all()
+
+
+def test_instants_and_numbers_kept_as_objects_are_numbers() -> None:
+    at = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(np.arange(200.0), unit="D").to_series()
+    reference = pd.DataFrame({"at": at.to_numpy(), "x": pd.Series(np.arange(200.0)).astype(object)})
+    reference.loc[0, ["at", "x"]] = [pd.NaT, None]
+    found = drift(reference, reference.assign(at=reference["at"] + pd.Timedelta(days=50)), **FEW).set_index("feature")
+    assert found["kind"].tolist() == ["number", "number"]
+    assert found.loc["at", "drifted"]
+    assert found.loc["at", "wasserstein"] == pytest.approx(50, rel=1e-9)
+    assert not found.loc["x", "drifted"]
+
+
+def test_of_very_many_people_few_permutations_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, single = np.repeat([False, True, False, True], [50, 50, 30, 20]), np.repeat([False, True], [100, 50])
+    monkeypatch.setattr(drift_module, "_BLOCK", 1000)
+    blocks = list(drift_module._memberships(labels, single, 100, 0))
+    assert sum(block.shape[1] for block in blocks) == 101
+    assert max(block.size for block in blocks) <= 1000
+    members = np.hstack(blocks)
+    assert (members[:, 0] == labels).all()
+    assert (members[:50] + members[50:100] == 1).all()  # of one person one row is current
+    assert (members[100:].sum(axis=0) == 20).all()
+    frames = periods(300, 200, 0, shift=0.3)
+    pieces = drift(*frames, **FEW).set_index("feature")
+    monkeypatch.undo()
+    whole = drift(*frames, **FEW).set_index("feature")
+    assert pieces["psi"].to_dict() == whole["psi"].to_dict()
+    assert pieces["p_value"].to_dict() == pytest.approx(whole["p_value"].to_dict(), abs=0.15)
 
 
 def test_wrong_calls_are_refused() -> None:
