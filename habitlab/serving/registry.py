@@ -171,8 +171,10 @@ def rollback(folder: str | Path) -> str:
     Raises
     ------
     RegistryError
-        No version before is sound: what is live stays so.
+        There is no registry, or no version before is sound: what is live stays so.
     """
+    if not (Path(folder) / REGISTRY).is_dir():
+        raise RegistryError(f"no model was ever live in {Path(folder) / REGISTRY}; `habitlab retrain` makes one")
     with _alone(folder):
         try:
             names = history(folder)

@@ -296,68 +296,63 @@ def retrain(
     lineage |= {"recipe": asdict(recipe), "until": challenger.day_}
     same = ("data", "code", "recipe")
     if live is not None and not force and all(_plain(live.lineage.get(key)) == _plain(lineage[key]) for key in same):
+        if told.sequence:
+            mark(folder, told.sequence, now)
         return Outcome("nothing new", None, live.name, told.new, ("neither data, code nor recipe changed",))
     cases = feedback.load_cases(folder)
+    found: Comparison | ValueError | None = None
+    if live is not None:
+        tell(f"comparing with version {live.name}")
+        found = _against(live, told.dataset, recipe, origins=origins, horizon=horizon, level=level, resamples=resamples)
     card = model_card.write(told.dataset, challenger, lineage)
     version = registry.register(folder, challenger, lineage, card)
-    tell(f"version {version} is registered; comparing" if live else f"version {version} is registered")
+    tell(f"version {version} is registered")
     if live is None:
         own = [minors_guardrail(challenger, told.dataset), cases_guardrail(challenger, cases)[0]]
         broken = [f"guardrail {rail.name} {rail.verdict()}" for rail in own if rail.verdict() != "safe"]
-        if not broken:
-            registry.promote(folder, version)
         outcome = Outcome("keep control" if broken else "first", version, None if broken else version, told.new,
                           (*broken, "there was no model to compare with"))  # fmt: skip
-        _log(folder, now, {"challenger": version}, outcome, None, recipe)
+    elif isinstance(found, Comparison):
+        decision = gate(found, challenger, told.dataset, name=version, now=now, cases=cases, margin=margin, level=level)
+        now_live = version if decision.action == "roll out" else live.name
+        outcome = Outcome(decision.action, version, now_live, told.new, decision.reasons, decision)
     else:
-        outcome = _judge(folder, told, live, challenger, version, recipe, cases, now=now, margin=margin,
-                         origins=origins, horizon=horizon, level=level, resamples=resamples)  # fmt: skip
-        if outcome.decision is not None:
-            registry.write_card(folder, version, model_card.compared(card, _findings(outcome, live.name)))
+        outcome = Outcome("no readout", version, live.name, told.new, (str(found),))
+    _log(folder, now, live, outcome, found if isinstance(found, Comparison) else None, recipe)
+    if live is not None and outcome.decision is not None:
+        registry.write_card(folder, version, model_card.compared(card, _findings(outcome, live.name)))
+    if outcome.live == version:  # after the log: nothing goes live that no row tells of
+        registry.promote(folder, version)
     if told.sequence:
         mark(folder, told.sequence, now)
     return outcome
 
 
-def _judge(
-    folder: str | Path,
-    told: Extract,
+def _against(
     live: registry.Version,
-    challenger: Recommender,
-    version: str,
+    dataset: Dataset,
     recipe: Recipe,
-    cases: Sequence[feedback.Case],
     *,
-    now: datetime,
-    margin: float,
     origins: int,
     horizon: int,
     level: float,
     resamples: int,
-) -> Outcome:
+) -> Comparison | ValueError:
+    """Compare with the live version, or say why that cannot be: the data are too short, or nobody was there."""
     champion = Recipe.of(live.lineage) if "recipe" in live.lineage else Recipe(recent_days=None)
     try:
-        found = compare(
-            told.dataset,
+        return compare(
+            dataset,
             champion.unfitted,
             recipe.unfitted,
             champion_until=pd.Timestamp(live.lineage["until"], unit="D") if "until" in live.lineage else None,
-            origins=origins_of(told.dataset, origins, horizon),
+            origins=origins_of(dataset, origins, horizon),
             horizon=horizon,
             level=level,
             resamples=resamples,
         )
-    except ValueError as error:  # too short, or nobody was there
-        outcome = Outcome("no readout", version, live.name, told.new, (str(error),))
-        _log(folder, now, {"champion": live.name, "challenger": version}, outcome, None, recipe)
-        return outcome
-    decision = gate(found, challenger, told.dataset, name=version, now=now, cases=cases, margin=margin, level=level)
-    if decision.action == "roll out":
-        registry.promote(folder, version)
-    now_live = version if decision.action == "roll out" else live.name
-    outcome = Outcome(decision.action, version, now_live, told.new, decision.reasons, decision)
-    _log(folder, now, {"champion": live.name, "challenger": version}, outcome, found, recipe)
-    return outcome
+    except ValueError as error:
+        return error
 
 
 def _findings(outcome: Outcome, champion: str) -> list[str]:
@@ -375,12 +370,14 @@ def _live(folder: str | Path) -> registry.Version | None:
 def _log(
     folder: str | Path,
     now: datetime,
-    versions: Mapping[str, str],
+    champion: registry.Version | None,
     outcome: Outcome,
     found: Comparison | None,
     recipe: Recipe,
 ) -> None:
     """A row for each of the two, with its own scores and the difference."""
+    versions = {} if champion is None else {"champion": champion.name}
+    versions |= {"challenger": str(outcome.version)}
     for role, name in versions.items():
         metrics: dict[str, Any] = {"role": role, "action": outcome.action, "live": outcome.live}
         metrics["reasons"] = list(outcome.reasons)

@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from habitlab.dataset import Dataset
@@ -171,6 +173,35 @@ def test_two_writers_take_turns(tmp_path: Path, models: list[Recommender]) -> No
     names = [version.name for version in registry.versions(tmp_path)]
     assert [name[:4] for name in names] == ["0001", "0002", "0003"]
     assert sorted(registry.history(tmp_path)) == names
+
+
+def _without_end(folder: Path, models: list[Recommender]) -> None:
+    while True:
+        for model in models:
+            _register(folder, model)
+            registry.rollback(folder)
+            _register(folder, model)
+
+
+def test_8_1_e_kill_9_at_any_moment_leaves_a_sound_model_live(folder: Path, models: list[Recommender]) -> None:
+    """Whole versions only, the live one readable, and the next writer is not in the way of the dead one."""
+    begin, written = time.monotonic(), 0
+    _register(folder, models[0])
+    took = time.monotonic() - begin
+    for wait in took * np.random.default_rng(0).uniform(0.1, 4, 8):
+        before = len(registry.versions(folder))
+        writer = multiprocessing.get_context("fork").Process(target=_without_end, args=(folder, models))
+        writer.start()
+        time.sleep(wait)
+        writer.kill()
+        writer.join()
+        written += len(registry.versions(folder)) - before
+        for version in registry.versions(folder):
+            registry.check(folder, version.name)
+        assert registry.load(folder)[0].name == registry.current(folder)
+    assert written
+    _register(folder, models[0])
+    assert not list((folder / "registry").glob(".new-*"))
 
 
 def test_a_version_can_be_removed_but_not_the_live_one(folder: Path) -> None:

@@ -379,6 +379,9 @@ def test_8_1_f_a_run_from_events_to_the_log(tmp_path: Path, people: Dataset, mon
     better = retrain.retrain(people, tmp_path, now=NOW, **short)
     assert (better.action, better.live, better.new_events) == ("roll out", better.version, 1)
     assert registry.load(tmp_path)[0].learnt == 1
+    service(tmp_path, {"event_id": "2", "kind": "adoption", "user_id": "stranger", "habit_id": "h001"}, now=now)
+    told = [retrain.retrain(people, tmp_path, now=NOW, **short) for _ in range(2)]
+    assert [(one.action, one.new_events) for one in told] == [("nothing new", 1), ("nothing new", 0)]
     monkeypatch.setattr(retrain, "compare", lambda *_, **__: made_up(-0.1, 0.02, people=people))
     worse = retrain.retrain(people, tmp_path, now=NOW, recipe=Recipe(seed=1), **short)
     assert (worse.action, worse.live, worse.new_events) == ("keep control", better.version, 0)
@@ -396,6 +399,16 @@ def test_8_1_f_a_run_from_events_to_the_log(tmp_path: Path, people: Dataset, mon
         assert all(f"- {reason}" in cards[one.version] for reason in one.reasons)
         assert "No comparison" not in cards[one.version]
     assert registry.rollback(tmp_path) == first.version
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(retrain, "compare", lambda *_, **__: made_up(0.1, 0.02, people=people))
+    monkeypatch.setattr(registry, "promote", full)
+    with pytest.raises(OSError, match="No space"):
+        retrain.retrain(people, tmp_path, now=NOW, **short)
+    assert registry.current(tmp_path) == first.version
+    assert len(registry.runs(tmp_path)) == 7  # what would have gone live is told of all the same
 
 
 def test_8_1_c_the_same_recipe_and_data_make_the_same_model(people: Dataset, model: Any) -> None:
@@ -425,8 +438,10 @@ def test_retrain_from_the_command_line(
     code, told, _ = call("--seed", "3", "--margin", "-0.01")
     assert (code, told) == (0, "wait; live: 0001-a\n  not yet told from 0\n")
     assert (asked[0]["folder"], asked[0]["recipe"].seed, asked[0]["margin"]) == (tmp_path, 3, -0.01)
+    tmp_path.rmdir()
     code, _, error = call("--rollback")
     assert code == 2
-    assert "no sound version before" in error
+    assert "no model was ever live" in error
+    assert not tmp_path.exists()  # a wrong path makes no folder
     monkeypatch.setattr(registry, "rollback", lambda folder: "0001-a")
     assert call("--rollback")[:2] == (0, "live: 0001-a\n")
