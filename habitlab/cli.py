@@ -308,8 +308,8 @@ def monitor(
         sinks["webhook"] = alerts.to_webhook(webhook)
     log = replay.read_log(place, open_dataset(str(data)), pd.Timestamp(now))
     found = monitoring.check(log, since=pd.Timestamp(now - timedelta(days=days)))
+    _print(monitoring.as_text(log, found))  # first: it is told where nothing can be sent or written
     sent = alerts.send(found.alerts, sinks, place / state.LOGS / "alerts.json", now)
-    _print(monitoring.as_text(log, found))
     for name, why in sent.failed.items():
         _note(f"alerts could not be sent to the {name}, next time again: {why}")
     return FAILED if found.alerts else DONE

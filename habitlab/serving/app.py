@@ -23,6 +23,7 @@ from habitlab.serving import openapi
 from habitlab.serving import state as states
 from habitlab.serving.events import ConflictError, EventError, parse
 from habitlab.serving.limits import MOST_BYTES, Rate, Token, local_name
+from habitlab.serving.lists import ERROR
 from habitlab.serving.live import find
 from habitlab.serving.service import Refusal, Service, read_query
 
@@ -207,6 +208,8 @@ def _json(body: Any, status: int = 200) -> Response:
 
 def _refuse(service: Service, refusal: Refusal, headers: dict[str, str] | None = None) -> Response:
     service.metrics.refused.labels(str(refusal.status)).inc()
+    if refusal.status >= 500 and request.path == "/v1/recommend":
+        service.exposures.took(ERROR, 0.0, service.clock())  # how long it took is not looked at
     body: dict[str, Any] = {"error": refusal.message}
     if refusal.problems:
         body["problems"] = refusal.problems

@@ -73,6 +73,8 @@ class Ready:
 ID_LENGTH = 24
 _ID = slice(len('{"id":"'), len('{"id":"') + ID_LENGTH)  # it comes first, so that nobody has to read the JSON
 LEVELS = ("memory", "redis", "database", "computed")
+ERROR = "error"
+"""In place of a level: there was no list, for a fault of the service."""
 _SERVED = {level: b',"served_from":"%s"}\n' % level.encode() for level in LEVELS}
 
 

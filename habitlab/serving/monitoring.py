@@ -16,11 +16,11 @@ import pandas as pd
 from habitlab.evaluation import estimates
 from habitlab.serving import anomalies, drift
 from habitlab.serving.alerts import Alert
+from habitlab.serving.lists import ERROR
 
 Period = Literal["hour", "day"]
 
 FIRST_LEVEL = ("memory", "redis")
-ERROR = "error"
 QUANTILES = (0.5, 0.95, 0.99)
 DAY = pd.Timedelta(days=1)
 DELAY = pd.Timedelta(hours=1)

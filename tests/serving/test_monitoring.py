@@ -1,14 +1,19 @@
 """7.3.a Monitoring: counters equal an oracle over a replayed log; adoption waits until it is ripe; shifts are found."""
 
 import json
+import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+from flask import Flask
 
 from habitlab.dataset import Dataset
 from habitlab.serving import events, monitoring, state
@@ -248,6 +253,26 @@ def test_the_log_of_a_service_is_read(tmp_path: Path, tiny: Dataset) -> None:
     assert monitoring.adoption_24h(log)["rate"].iloc[0] == 0.5
     assert monitoring.latency(log)["p50"].iloc[0] == pytest.approx(0.00075)
     assert log.features.loc[0, ["user_id", "age", "improvement_areas"]].tolist() == ["ann", 34, 2]
+
+
+def test_7_3_a_what_a_service_could_not_answer_is_an_error(
+    make: Callable[..., Flask], folder: Path, world: Path, clock: Any
+) -> None:
+    """Faults of the service are counted, also while the database cannot be read; a wrong question is none."""
+    app = make(background=False)
+    client, service = app.test_client(), app.extensions["habitlab"]
+    answers = [client.get("/v1/recommend?user_id=u0000001&k=3") for _ in range(3)]
+    answers.append(client.get("/v1/recommend?user_id=u0000001&k=0"))
+    for fault in (sqlite3.OperationalError("disk I/O error"), RuntimeError("a mistake")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(service, "recommend", Mock(side_effect=fault))
+            answers.append(client.get("/v1/recommend?user_id=u0000001&k=3"))
+    assert [answer.status_code // 100 for answer in answers] == [2, 2, 2, 4, 5, 5]
+    service.exposures.flush()
+    log = read_log(folder, Dataset.load(world), pd.Timestamp(clock()) + pd.Timedelta(hours=1))
+    found = monitoring.hit_rate(log).iloc[0]
+    assert found["errors"] == pytest.approx(2 / 5)
+    assert found["answers"] == 3
 
 
 def test_monitor_says_what_it_found(
