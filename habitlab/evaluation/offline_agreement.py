@@ -177,14 +177,44 @@ def answer(found: Mapping[str, Estimate]) -> str:
 
 def misled(worlds: Worlds) -> dict[str, Any]:
     """Finding: in how many worlds NDCG of adoptions puts another policy first than the one that keeps most."""
-    can = worlds.truth[worlds.truth["policy"] != ORACLE]
-    said = worlds.said[(worlds.said["group"] == OF_ADOPTED) & (worlds.said["number"] == "ndcg")]
-    first = _wide(said[said["policy"] != ORACLE], "value").idxmax(axis=1)
-    best = _wide(can, "kept").idxmax(axis=1)
+    first, best = _first_and_best(worlds)
     wrong = first[first != best]
     words = f", most often {wrong.mode().iloc[0]}" if len(wrong) else ""
     label = f"Worlds in which NDCG@{K} of adoptions puts first what does not keep most{words}"
     return exact("misled", label, len(wrong), n=len(best), method="count of worlds")
+
+
+def why_misled(worlds: Worlds, *, level: float = 0.95) -> list[Estimate]:
+    """Findings: the policy that NDCG of adoptions puts first over the one that keeps most, in its two parts.
+
+    How many of its habits are adopted, and what share of these is kept: their product is the ratio of habits kept.
+    """
+    first, best = _first_and_best(worlds)
+    adopted, kept = (_wide(worlds.truth, what) for what in ("adopted", "kept"))
+    parts = {
+        "first_adopted": ("habits adopted", adopted),
+        "first_share": ("share of the adopted that is kept", kept / adopted),
+    }
+    return [
+        _over_worlds(
+            np.array([table.loc[world, first[world]] / table.loc[world, best[world]] for world in best.index]),
+            key=key,
+            label=f"What NDCG@{K} of adoptions puts first over what keeps most: {words}",
+            level=level,
+            unit="ratio",
+            method="ratio in each world, geometric mean over worlds",
+            within=(0.0, np.inf),
+            log=True,
+        )
+        for key, (words, table) in parts.items()
+    ]
+
+
+def _first_and_best(worlds: Worlds) -> tuple[pd.Series, pd.Series]:
+    """Return the policy of each world that NDCG of adoptions puts first, and the one that really keeps most."""
+    said = worlds.said[(worlds.said["group"] == OF_ADOPTED) & (worlds.said["number"] == "ndcg")]
+    first = _wide(said[said["policy"] != ORACLE], "value").idxmax(axis=1)
+    return first, _wide(worlds.truth[worlds.truth["policy"] != ORACLE], "kept").idxmax(axis=1)
 
 
 def policies(worlds: Worlds, *, level: float = 0.95) -> pd.DataFrame:

@@ -272,6 +272,15 @@ def test_a_number_is_misled_where_it_puts_another_first():
     assert found["label"].endswith("most often a")
 
 
+def test_why_a_number_misleads_is_told_in_two_parts():
+    """a is put first and adopted as often as d, which keeps most, but a quarter of it is kept."""
+    worlds = by_hand([[9, 2, 3, 4], [9, 2, 3, 5]], worlds=2)
+    truth = worlds.truth.assign(adopted=10.0)
+    adopted, share = held.why_misled(replace(worlds, truth=truth))
+    assert (adopted.estimate, share.estimate) == pytest.approx((1.0, 1 / 4))
+    assert (adopted.n, adopted.unit) == (2, "ratio")
+
+
 def test_findings_say_why_they_have_no_interval(worlds):
     one = Worlds(*(frame[frame["world"] == 0] for frame in (worlds.truth, worlds.said, worlds.weighed, worlds.logs)))
     for estimate in held.named(one).values():
