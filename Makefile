@@ -66,7 +66,7 @@ test: $(READY)  ## Run the tests that take minutes at most
 	$(PYTHON) -m pytest --nbval-lax --nbval-current-env --dist loadfile notebooks
 
 verify: $(READY)  ## Run the long checks: many seeds, kills, a clean clone
-	$(PYTHON) -m pytest -m long --dist loadgroup
+	$(PYTHON) -m pytest -m long --dist loadgroup --timeout 900
 
 lint: $(READY)  ## Check style, types and the direction of imports
 	$(PYTHON) -m ruff check .
