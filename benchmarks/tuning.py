@@ -24,9 +24,9 @@ from pathlib import Path  # noqa: E402
 from skopt import gp_minimize  # noqa: E402
 
 from habitlab import open_dataset  # noqa: E402
-from habitlab.evaluation.search_space import Point  # noqa: E402
-from habitlab.evaluation.tuned_blend import OPENED, BlendObjective, protocol, usual_point  # noqa: E402
 from habitlab.evaluation.tuning import search  # noqa: E402
+from habitlab.evaluation.tuning.search_space import Point  # noqa: E402
+from habitlab.evaluation.tuning.tuned_blend import OPENED, BlendObjective, protocol, usual_point  # noqa: E402
 
 
 @contextmanager

@@ -298,7 +298,8 @@ def monitor(
     import pandas as pd
 
     from habitlab import open_dataset
-    from habitlab.serving import alerts, monitoring, replay, state
+    from habitlab.serving import monitoring, state
+    from habitlab.serving.monitoring import alerts, replay
 
     if str(data) != "sample":
         _need_data(data)
@@ -399,9 +400,10 @@ def retrain(
     from datetime import UTC, datetime
 
     from habitlab import open_dataset
-    from habitlab.serving import registry, state
-    from habitlab.serving.retrain import Recipe
-    from habitlab.serving.retrain import retrain as learn_again
+    from habitlab.serving import state
+    from habitlab.serving.learning import registry
+    from habitlab.serving.learning.retrain import Recipe
+    from habitlab.serving.learning.retrain import retrain as learn_again
 
     if str(data) != "sample":
         _need_data(data)

@@ -23,7 +23,7 @@ import pandas as pd
 from habitlab.dataset import Dataset
 from habitlab.evaluation import estimates
 from habitlab.evaluation.estimates import Estimate
-from habitlab.evaluation.online import adoption_chances, offerable, seen_probability
+from habitlab.evaluation.offpolicy.online import adoption_chances, offerable, seen_probability
 from habitlab.evaluation.tables import exact
 from habitlab.models.collaborative import CollaborativeModel
 from habitlab.models.content import ContentModel

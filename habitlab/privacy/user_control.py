@@ -37,7 +37,8 @@ from habitlab.dataset.schema import TABLES
 from habitlab.dataset.sqlite import replacing
 from habitlab.places import cache_folder
 from habitlab.privacy import traces
-from habitlab.serving import forgotten, registry, state
+from habitlab.serving import forgotten, state
+from habitlab.serving.learning import registry
 from habitlab.simulation import truth_path
 
 Tell = Callable[[str], None]
@@ -280,9 +281,9 @@ def _from_models(
 def _fit_anew(place: Path, dataset: Dataset, version: registry.Version, now: datetime) -> str:
     """Register what the version would be without the person; its name."""
     from habitlab.recommender.recommend import Recommender
-    from habitlab.serving.extract import extract
-    from habitlab.serving.model_card import write
-    from habitlab.serving.retrain import Recipe
+    from habitlab.serving.learning.extract import extract
+    from habitlab.serving.learning.model_card import write
+    from habitlab.serving.learning.retrain import Recipe
 
     told = extract(place, dataset)
     recommender = Recipe.of(version.lineage).unfitted() if "recipe" in version.lineage else Recommender()

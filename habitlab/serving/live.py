@@ -8,8 +8,9 @@ from pathlib import Path
 
 from habitlab.recommender.fitted import fitted
 from habitlab.recommender.recommend import Recommender
-from habitlab.serving import lists, registry
+from habitlab.serving import lists
 from habitlab.serving.base import load
+from habitlab.serving.learning import registry
 
 log = logging.getLogger(__name__)
 

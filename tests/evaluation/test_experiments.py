@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from habitlab.evaluation.arm_estimates import _score, score_interval
 from habitlab.evaluation.experiments import assign, compare_arms, srm_test, unit_values
+from habitlab.evaluation.experiments.arm_estimates import _score, score_interval
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from habitlab.evaluation.experiments import compare_arms
-from habitlab.evaluation.sequential import peek
+from habitlab.evaluation.experiments.sequential import peek
 
 SIZES = [
     pytest.param(150, id="150 trials"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from habitlab.evaluation.experiments import compare_arms
-from habitlab.evaluation.sequential import always_valid, peek
+from habitlab.evaluation.experiments.sequential import always_valid, peek
 
 
 def looks_at(effect=0.0, days=20, users=400, seed=0, planned_effect=0.3):

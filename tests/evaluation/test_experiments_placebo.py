@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from habitlab.evaluation.experiments import assign, compare_arms
-from habitlab.evaluation.placebo import _ratios, _row_p_value, false_alarms
-from habitlab.evaluation.sequential import peek
+from habitlab.evaluation.experiments.placebo import _ratios, _row_p_value, false_alarms
+from habitlab.evaluation.experiments.sequential import peek
 
 COLUMNS = {"unit": "user", "outcome": "done", "denominator": "of", "day": "day"}
 

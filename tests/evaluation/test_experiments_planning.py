@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.power import TTestIndPower
 
 from habitlab.evaluation.experiments import compare_arms
-from habitlab.evaluation.planning import Outcome, minimum_detectable_effect, power, sample_size
+from habitlab.evaluation.experiments.planning import Outcome, minimum_detectable_effect, power, sample_size
 
 
 @pytest.mark.parametrize(("effect", "units", "control"), [(0.5, 64, 64), (0.2, 100, 300), (0.01, 50, 50), (2, 8, 5)])

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from habitlab.evaluation.experiments import compare_arms
-from habitlab.evaluation.readout import (
+from habitlab.evaluation.experiments.readout import (
     adjust_p_values,
     compare_metrics,
     effect_by_week,
     novelty_decay,
     outlier_sensitivity,
 )
-from habitlab.evaluation.rollout import Guardrail, decide, interaction
+from habitlab.evaluation.experiments.rollout import Guardrail, decide, interaction
 
 
 def people(users=200, seed=0, effect=0.0):

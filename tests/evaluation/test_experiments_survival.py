@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.duration.survfunc import SurvfuncRight
 
-from habitlab.evaluation.survival import compare_retention
+from habitlab.evaluation.experiments.survival import compare_retention
 
 
 def kept(users=200, seed=0, hazard=(0.02, 0.02), watched=(30, 120), things=1):

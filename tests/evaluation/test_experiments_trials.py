@@ -13,10 +13,10 @@ from scipy import stats
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.evaluation.experiments import assign, compare_arms, srm_test
-from habitlab.evaluation.readout import effect_by_week, novelty_decay
-from habitlab.evaluation.survival import compare_retention
-from habitlab.evaluation.trial_metrics import METRICS, assignments, daily, exposure, outcomes, trial_table
-from habitlab.evaluation.trials import load_browser_trial, simulated_trial, surrogate_effects
+from habitlab.evaluation.experiments.readout import effect_by_week, novelty_decay
+from habitlab.evaluation.experiments.survival import compare_retention
+from habitlab.evaluation.experiments.trial_metrics import METRICS, assignments, daily, exposure, outcomes, trial_table
+from habitlab.evaluation.experiments.trials import load_browser_trial, simulated_trial, surrogate_effects
 from habitlab.simulation import draw_arms, make_world, simulate
 
 SIDES = {"unit": "user_id", "arm": "arm", "outcome": "share"}

@@ -16,7 +16,7 @@ from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.derived import AGE_BANDS, age_band
 from habitlab.evaluation import leaderboard, metrics, splits
 from habitlab.evaluation.fairness import audit, disparity, people
-from habitlab.evaluation.fairness_of_models import (
+from habitlab.evaluation.fairness.fairness_of_models import (
     HEAD,
     MIDDLE,
     TAIL,

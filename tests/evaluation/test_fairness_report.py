@@ -8,16 +8,9 @@ import pytest
 from scipy import sparse, stats
 
 from habitlab.dataset import Dataset, MissingColumn
-from habitlab.evaluation import (
-    fairness,
-    fairness_planted,
-    fairness_report,
-    fairness_tables,
-    leaderboard,
-    metrics,
-    model_tables,
-)
-from habitlab.evaluation.fairness_report import BEYOND, CANNOT, NONE, WITHIN
+from habitlab.evaluation import fairness, leaderboard, metrics, model_tables
+from habitlab.evaluation.fairness import fairness_planted, fairness_report, fairness_tables
+from habitlab.evaluation.fairness.fairness_report import BEYOND, CANNOT, NONE, WITHIN
 from habitlab.evaluation.leaderboard import Scorer
 from habitlab.models.baselines import Popularity, Random
 from habitlab.report.findings import fill, known_sentences, publish

@@ -10,8 +10,9 @@ from scipy.stats import binom
 
 from habitlab import open_dataset
 from habitlab.dataset import Dataset, MissingColumn
-from habitlab.evaluation import leaderboard, leaderboard_models, metric_definitions, splits
-from habitlab.evaluation import leaderboard_tables as board
+from habitlab.evaluation import leaderboard, metric_definitions, splits
+from habitlab.evaluation.leaderboard import leaderboard_models
+from habitlab.evaluation.leaderboard import leaderboard_tables as board
 from habitlab.evaluation.metrics import ndcg_at_k
 from habitlab.evaluation.splits import Split
 from habitlab.models.baselines import Popularity, Random

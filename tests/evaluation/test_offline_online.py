@@ -8,10 +8,11 @@ import pytest
 from scipy import stats
 
 from habitlab.dataset import MissingColumn
-from habitlab.evaluation import offline_agreement as held
-from habitlab.evaluation import open_bandit, splits
+from habitlab.evaluation import splits
 from habitlab.evaluation.estimates import Estimate
-from habitlab.evaluation.offline_online import (
+from habitlab.evaluation.offpolicy import METHODS, estimate_value, offline_online, open_bandit
+from habitlab.evaluation.offpolicy import offline_agreement as held
+from habitlab.evaluation.offpolicy.offline_online import (
     ALONE,
     DAY,
     DAYS,
@@ -28,8 +29,7 @@ from habitlab.evaluation.offline_online import (
     run_worlds,
     score_all,
 )
-from habitlab.evaluation.offpolicy import METHODS, estimate_value
-from habitlab.evaluation.online import Moment, list_policy, place_policy, run_lists, slate_log, true_value
+from habitlab.evaluation.offpolicy.online import Moment, list_policy, place_policy, run_lists, slate_log, true_value
 from habitlab.models.ranking import top_k
 from habitlab.simulation import make_world, populate, simulate
 from habitlab.simulation.people import FIRST_DAY
@@ -207,9 +207,7 @@ def test_no_worlds_are_refused(number):
 
 def test_worlds_are_like_the_dataset(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "habitlab.evaluation.offline_online.run_worlds", lambda *size, **options: asked.append((size, options))
-    )
+    monkeypatch.setattr(offline_online, "run_worlds", lambda *size, **options: asked.append((size, options)))
     dataset = populate(make_world(50, 30, 1, {"clear_description_adoption": 0.0}, "wild"))
     like(dataset, None, None, seed=4)
     like(dataset, 3, 100)

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from habitlab.dataset import DatasetError
-from habitlab.evaluation import reward_model
 from habitlab.evaluation.offpolicy import (
     METHODS,
     OffPolicyWarning,
     RewardModel,
     estimate_value,
+    reward_model,
     unsupported_mass,
 )
-from habitlab.evaluation.online import SlateLog, place_policy, slate_log, true_value
-from habitlab.evaluation.open_bandit import POLICIES, PUBLISHED, load_open_bandit
+from habitlab.evaluation.offpolicy.online import SlateLog, place_policy, slate_log, true_value
+from habitlab.evaluation.offpolicy.open_bandit import POLICIES, PUBLISHED, load_open_bandit
 from habitlab.simulation import make_world
 from habitlab.simulation.adoption import log_odds
 

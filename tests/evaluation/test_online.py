@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from habitlab.evaluation.online import (
+from habitlab.evaluation.offpolicy.online import (
     adoption_chances,
     offerable,
     place_policy,

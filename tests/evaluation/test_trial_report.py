@@ -10,8 +10,8 @@ import pytest
 import statsmodels.formula.api as smf
 
 from habitlab.dataset import Dataset, MissingColumn
-from habitlab.evaluation import placebo, readout, real_trials, sequential, trial_metrics, trials
-from habitlab.evaluation import trial_report as report
+from habitlab.evaluation.experiments import placebo, readout, real_trials, sequential, trial_metrics, trials
+from habitlab.evaluation.experiments import trial_report as report
 from habitlab.report import findings
 from habitlab.simulation import draw_arms, make_world
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from skopt.space import Integer, Real
 
 from habitlab.dataset import Dataset, MissingColumn
-from habitlab.evaluation import tuned_blend, tuning, tuning_tables
-from habitlab.evaluation.search_space import Point, Space
-from habitlab.evaluation.tuned_blend import BlendObjective, Window, blend_of, protocol, usual_point
-from habitlab.evaluation.tuning import Search, Trial, effects, search, undominated
+from habitlab.evaluation import tuning
+from habitlab.evaluation.tuning import Search, Trial, effects, search, tuned_blend, tuning_tables, undominated
+from habitlab.evaluation.tuning.search_space import Point, Space
+from habitlab.evaluation.tuning.tuned_blend import BlendObjective, Window, blend_of, protocol, usual_point
 from habitlab.models.collaborative import CollaborativeModel
 from habitlab.models.content import ContentModel
 from habitlab.models.success import SuccessModel
@@ -296,7 +296,7 @@ def test_after_a_kill_the_continuation_is_the_same(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         "import sys, time\n"
-        "from habitlab.evaluation.search_space import Space\n"
+        "from habitlab.evaluation.tuning.search_space import Space\n"
         "from habitlab.evaluation.tuning import search\n"
         "def bowl(point):\n"
         "    time.sleep(0.05)\n"

@@ -41,7 +41,7 @@ def test_9_2_c_to_speak_of_a_column_is_not_to_use_it():
 
 
 def test_9_2_c_a_model_input_without_ablation_is_caught():
-    stated = purposes() | {"users.gender": Purpose("model", "why not", ("evaluation/fairness.py",))}
+    stated = purposes() | {"users.gender": Purpose("model", "why not", ("evaluation/fairness/__init__.py",))}
     assert problems(TABLES, stated) == ["users.gender: a model input without an ablation"]
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from habitlab.dataset import Dataset, quality, small_groups
-from habitlab.evaluation import behaviour, explained, fairness, fairness_report, fairness_tables, model_tables
+from habitlab.evaluation import behaviour, explained, fairness, model_tables
+from habitlab.evaluation.fairness import fairness_report, fairness_tables
 from habitlab.models.reliability import Evaluation
 from habitlab.simulation import simulate
 

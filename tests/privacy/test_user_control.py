@@ -23,8 +23,9 @@ from habitlab.privacy import traces, user_control
 from habitlab.privacy.user_control import export, forget
 from habitlab.recommender.fitted import fitted
 from habitlab.recommender.recommend import Recommender
-from habitlab.serving import forgotten, registry, state
-from habitlab.serving.extract import extract
+from habitlab.serving import forgotten, state
+from habitlab.serving.learning import registry
+from habitlab.serving.learning.extract import extract
 from habitlab.simulation import load_truth, save, simulate
 from tests.dataset.tracker_files import write_loop
 

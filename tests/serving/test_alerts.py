@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from habitlab.serving.alerts import Alert, send, to_file, to_log, to_webhook
+from habitlab.serving.monitoring.alerts import Alert, send, to_file, to_log, to_webhook
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from habitlab.serving.anomalies import compare_detectors, cusum_limit, seasonal, simulated_series, three_sigma
+from habitlab.serving.monitoring.anomalies import (
+    compare_detectors,
+    cusum_limit,
+    seasonal,
+    simulated_series,
+    three_sigma,
+)
 
 
 def daily(values: np.ndarray) -> pd.Series:

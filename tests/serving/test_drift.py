@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from habitlab.serving import drift as drift_module
-from habitlab.serving.drift import FIXED_PSI, drift, power, propose, psi, psi_threshold
+from habitlab.serving.monitoring import drift as drift_module
+from habitlab.serving.monitoring.drift import FIXED_PSI, drift, power, propose, psi, psi_threshold
 
 FEW = {"unit": None, "permutations": 199}
 

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from habitlab.serving.feature_evolution import evolve, success_data, twins
+from habitlab.serving.learning.feature_evolution import evolve, success_data, twins
 from habitlab.simulation import simulate
 
 

@@ -14,8 +14,8 @@ from habitlab.dataset import Dataset, MissingColumn
 from habitlab.recommender.recommend import Recommender
 from habitlab.recommender.recommendations import Item
 from habitlab.recommender.since import BY_REJECTION, BY_STAR, Since, changes_of
-from habitlab.serving import feedback
-from habitlab.serving.feedback import HALF_LIFE_DAYS, adjusted, check_case, load_cases, opinions
+from habitlab.serving.learning import feedback
+from habitlab.serving.learning.feedback import HALF_LIFE_DAYS, adjusted, check_case, load_cases, opinions
 from habitlab.simulation import simulate
 
 NOW = pd.Timestamp("2026-03-01", tz="UTC")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from habitlab.recommender.recommend import Recommender
-from habitlab.serving import registry, state
+from habitlab.serving import state
 from habitlab.serving.base import load
+from habitlab.serving.learning import registry
 from habitlab.serving.live import find
 
 AT = "2024-05-06T07:30"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from habitlab.dataset import Dataset
-from habitlab.serving import model_card
+from habitlab.serving.learning import model_card
 from tests.recommender.makers import habits, recommender
 
 LINEAGE = {"version": "0001-abc", "fitted_at": "2026-01-01T00:00:00.000000Z", "data": "d1", "code": "c1"}

@@ -18,7 +18,7 @@ from flask import Flask
 from habitlab.dataset import Dataset
 from habitlab.serving import events, monitoring, state
 from habitlab.serving.monitoring import Log
-from habitlab.serving.replay import Planted, read_log, replay
+from habitlab.serving.monitoring.replay import Planted, read_log, replay
 from habitlab.simulation import simulate
 
 NOW = pd.Timestamp("2026-02-02", tz="UTC")

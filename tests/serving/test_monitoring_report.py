@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from habitlab.dataset import Dataset
-from habitlab.serving import anomalies, drift, monitoring
-from habitlab.serving import monitoring_report as report
-from habitlab.serving.monitoring import Check, Log
+from habitlab.serving import monitoring
+from habitlab.serving.monitoring import Check, Log, anomalies, drift
+from habitlab.serving.monitoring import monitoring_report as report
 from habitlab.simulation import simulate
 
 

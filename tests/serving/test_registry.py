@@ -12,8 +12,8 @@ import pytest
 
 from habitlab.dataset import Dataset
 from habitlab.recommender.recommend import Recommender
-from habitlab.serving import registry
-from habitlab.serving.registry import RegistryError
+from habitlab.serving.learning import registry
+from habitlab.serving.learning.registry import RegistryError
 from habitlab.simulation import simulate
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)

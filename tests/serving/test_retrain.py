@@ -16,9 +16,10 @@ from habitlab.dataset import Dataset, check
 from habitlab.evaluation import splits
 from habitlab.models.baselines import Popularity, Random
 from habitlab.models.sampling import thin_out
-from habitlab.serving import events, registry, retrain, state
-from habitlab.serving.extract import extract, mark, with_events
-from habitlab.serving.retrain import Comparison, Recipe
+from habitlab.serving import events, state
+from habitlab.serving.learning import registry, retrain
+from habitlab.serving.learning.extract import extract, mark, with_events
+from habitlab.serving.learning.retrain import Comparison, Recipe
 from habitlab.simulation import simulate
 
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -340,7 +341,7 @@ def test_8_1_e_unfit_for_minors_stops_it(people: Dataset, model: Any, monkeypatc
 
 
 def test_8_1_e_a_case_that_comes_back_stops_it(people: Dataset, model: Any) -> None:
-    from habitlab.serving.feedback import Case
+    from habitlab.serving.learning.feedback import Case
 
     case = Case("impossible", (), "", {"at_least": 99})
     found = retrain.gate(made_up(0.1, 0.05, people=people), model, people, name="m", now=NOW, cases=[case])

@@ -46,7 +46,7 @@ def write(
     dataset
         What the recommender was fitted on.
     lineage
-        Of `habitlab.serving.registry`: hashes, parameters, when it was fitted.
+        Of `habitlab.serving.learning.registry`: hashes, parameters, when it was fitted.
     metrics
         What the comparison before the release found, by name; without it the card says that none was made.
     """

@@ -16,9 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from habitlab.dataset import DatasetError, MissingColumn
-from habitlab.evaluation import reward_model
 from habitlab.evaluation.estimates import Estimate
-from habitlab.evaluation.offpolicy import METHODS, estimate_quietly
+from habitlab.evaluation.offpolicy import METHODS, estimate_quietly, reward_model
 
 Floats = npt.NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from scipy import optimize, sparse, stats
 from habitlab.dataset import Dataset, MissingColumn, small_groups
 from habitlab.evaluation import cold_start, fairness, leaderboard, metrics
 from habitlab.evaluation.fairness import Audit
-from habitlab.evaluation.fairness_of_models import user_exposure
+from habitlab.evaluation.fairness.fairness_of_models import user_exposure
 from habitlab.evaluation.ranked_lists import Lists
 from habitlab.evaluation.splits import Split
 from habitlab.evaluation.tables import exact

@@ -14,7 +14,7 @@ from habitlab.dataset import Dataset, MissingColumn, small_groups
 from habitlab.dataset.analyses import FEWEST
 from habitlab.evaluation import estimates, leaderboard, metrics
 from habitlab.evaluation.estimates import Estimate
-from habitlab.evaluation.leaderboard_models import BLEND, POPULARITY
+from habitlab.evaluation.leaderboard.leaderboard_models import BLEND, POPULARITY
 from habitlab.evaluation.model_tables import chosen
 from habitlab.evaluation.splits import Split, evidence_bands
 from habitlab.evaluation.tables import exact

@@ -11,10 +11,10 @@ import pandas as pd
 from habitlab.dataset import Dataset
 from habitlab.evaluation.estimates import Estimate
 from habitlab.serving import monitoring
-from habitlab.serving.drift import FIXED_PSI, STATISTICS
 from habitlab.serving.monitoring import DAY, Check, Log
-from habitlab.serving.replay import SHIFTS, Planted
-from habitlab.serving.replay import replay as make_up
+from habitlab.serving.monitoring.drift import FIXED_PSI, STATISTICS
+from habitlab.serving.monitoring.replay import SHIFTS, Planted
+from habitlab.serving.monitoring.replay import replay as make_up
 
 WITH, WITHOUT = "as planted", "without"
 LAST_DAYS = 14

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from habitlab.evaluation.estimates import Estimate
-from habitlab.evaluation.offline_online import (
+from habitlab.evaluation.offpolicy.offline_online import (
     ALONE,
     OF_ADOPTED,
     OF_KEPT,

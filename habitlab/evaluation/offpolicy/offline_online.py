@@ -24,9 +24,9 @@ import pandas as pd
 from scipy import sparse
 
 from habitlab.dataset import Dataset
-from habitlab.evaluation import leaderboard, metrics, online, reward_model, splits
-from habitlab.evaluation.offpolicy import METHODS, estimate_quietly
-from habitlab.evaluation.online import SlateLog
+from habitlab.evaluation import leaderboard, metrics, splits
+from habitlab.evaluation.offpolicy import METHODS, estimate_quietly, online, reward_model
+from habitlab.evaluation.offpolicy.online import SlateLog
 from habitlab.evaluation.splits import Split
 from habitlab.features.days import Day
 from habitlab.models.baselines import AsWritten, Popularity, Random

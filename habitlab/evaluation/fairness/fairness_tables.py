@@ -11,8 +11,8 @@ import pandas as pd
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.evaluation import fairness
 from habitlab.evaluation.fairness import Audit
-from habitlab.evaluation.fairness_of_models import calibration, item_exposure, popularity_band
-from habitlab.evaluation.fairness_report import ACTIONS, called, outcome_of, shown
+from habitlab.evaluation.fairness.fairness_of_models import calibration, item_exposure, popularity_band
+from habitlab.evaluation.fairness.fairness_report import ACTIONS, called, outcome_of, shown
 from habitlab.evaluation.ranked_lists import Lists
 from habitlab.evaluation.splits import Split
 from habitlab.evaluation.tables import exact

@@ -3,7 +3,7 @@
 The largest difference of noisy groups is never 0: six equal groups of 100 users show 12.7 points of a binary outcome on
 average. So a disparity stands here beside its value corrected for noise and a permutation p-value. Users are the unit
 throughout. `docs/fairness.md` says how groups are withheld and how the numbers are to be read; calibration and exposure
-by group are in `habitlab.evaluation.fairness_of_models`.
+by group are in `habitlab.evaluation.fairness.fairness_of_models`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pandas as pd
 
 from habitlab.dataset import Dataset
 from habitlab.evaluation.experiments import assign
-from habitlab.evaluation.trial_metrics import RUN_IN, assignments, daily, outcomes, true_effects
+from habitlab.evaluation.experiments.trial_metrics import RUN_IN, assignments, daily, outcomes, true_effects
 from habitlab.simulation import Arms, World
 from habitlab.simulation.adoption import Adoptions, adopt
 from habitlab.simulation.tables import make_tables

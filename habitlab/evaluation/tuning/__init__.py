@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from habitlab.dataset.sqlite import replacing
-from habitlab.evaluation.search_space import Point, Space, is_whole
+from habitlab.evaluation.tuning.search_space import Point, Space, is_whole
 
 Floats = npt.NDArray[np.float64]
 Objective: TypeAlias = Callable[[Point], "float | tuple[float, Mapping[str, float]]"]

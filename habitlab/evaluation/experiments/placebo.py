@@ -11,10 +11,10 @@ import pandas as pd
 from scipy import stats
 
 from habitlab.dataset import MissingColumn
-from habitlab.evaluation.arm_estimates import Bools, Floats
 from habitlab.evaluation.estimates import share_interval
 from habitlab.evaluation.experiments import assign
-from habitlab.evaluation.sequential import FEWEST_AT_A_LOOK, always_valid_reach
+from habitlab.evaluation.experiments.arm_estimates import Bools, Floats
+from habitlab.evaluation.experiments.sequential import FEWEST_AT_A_LOOK, always_valid_reach
 
 READINGS = {
     "row": "rows as if people, at the end",

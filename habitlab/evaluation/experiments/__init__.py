@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from habitlab.dataset.analyses import FEWEST
-from habitlab.evaluation.arm_estimates import (
+from habitlab.evaluation.experiments.arm_estimates import (
     UNLIKELY,
     ArmEstimate,
     Bools,

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from habitlab.evaluation import estimates
-from habitlab.serving import anomalies, drift
-from habitlab.serving.alerts import Alert
 from habitlab.serving.lists import ERROR
+from habitlab.serving.monitoring import anomalies, drift
+from habitlab.serving.monitoring.alerts import Alert
 
 Period = Literal["hour", "day"]
 

@@ -20,14 +20,14 @@ import pandas as pd
 
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.evaluation import fairness, leaderboard, splits
-from habitlab.evaluation.rollout import Decision, Guardrail, decide
+from habitlab.evaluation.experiments.rollout import Decision, Guardrail, decide
 from habitlab.recommender import guardrails
 from habitlab.recommender.blend import Blend
 from habitlab.recommender.candidates import with_catalogue
 from habitlab.recommender.recommend import Models, Recommender
-from habitlab.serving import feedback, model_card, registry
-from habitlab.serving.extract import Extract, extract, mark
-from habitlab.serving.registry import RegistryError
+from habitlab.serving.learning import feedback, model_card, registry
+from habitlab.serving.learning.extract import Extract, extract, mark
+from habitlab.serving.learning.registry import RegistryError
 from habitlab.serving.state import stamp
 
 K = 10

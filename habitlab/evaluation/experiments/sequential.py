@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from habitlab.evaluation.arm_estimates import Floats
 from habitlab.evaluation.experiments import compare_arms
+from habitlab.evaluation.experiments.arm_estimates import Floats
 
 FEWEST_AT_A_LOOK = 30
 """Units an arm before the first look: with fewer the asymptotic sequence does not keep its level."""

@@ -24,9 +24,9 @@ from habitlab.dataset import Dataset, MissingColumn
 from habitlab.dataset.analyses import FEWEST
 from habitlab.evaluation import cold_start, estimates, leaderboard, metrics, splits
 from habitlab.evaluation.estimates import Floats
-from habitlab.evaluation.search_space import Point, Space
 from habitlab.evaluation.splits import Split
 from habitlab.evaluation.tuning import Search, search
+from habitlab.evaluation.tuning.search_space import Point, Space
 from habitlab.models.collaborative import CollaborativeModel
 from habitlab.models.interactions import days_of
 from habitlab.models.ranking import top_k

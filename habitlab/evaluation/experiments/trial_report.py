@@ -14,17 +14,24 @@ from scipy import stats
 
 from habitlab.dataset import Dataset
 from habitlab.dataset.vocabulary import Gender
-from habitlab.evaluation import trial_metrics
 from habitlab.evaluation.estimates import Estimate
-from habitlab.evaluation.experiments import Comparison, compare_arms, order_arms, unit_values
-from habitlab.evaluation.planning import Outcome, minimum_detectable_effect, power
-from habitlab.evaluation.readout import compare_metrics, novelty_decay
-from habitlab.evaluation.real_trials import COMPLETION, SIDES, estimate
-from habitlab.evaluation.rollout import Decision, Guardrail, decide, interaction
-from habitlab.evaluation.survival import Retention, compare_retention
+from habitlab.evaluation.experiments import Comparison, compare_arms, order_arms, trial_metrics, unit_values
+from habitlab.evaluation.experiments.planning import Outcome, minimum_detectable_effect, power
+from habitlab.evaluation.experiments.readout import compare_metrics, novelty_decay
+from habitlab.evaluation.experiments.real_trials import COMPLETION, SIDES, estimate
+from habitlab.evaluation.experiments.rollout import Decision, Guardrail, decide, interaction
+from habitlab.evaluation.experiments.survival import Retention, compare_retention
+from habitlab.evaluation.experiments.trial_metrics import (
+    DENOMINATORS,
+    METRICS,
+    PRIMARY,
+    RUN_IN,
+    assignments,
+    daily,
+    outcomes,
+)
+from habitlab.evaluation.experiments.trials import SimulatedTrial, simulated_trial
 from habitlab.evaluation.tables import exact
-from habitlab.evaluation.trial_metrics import DENOMINATORS, METRICS, PRIMARY, RUN_IN, assignments, daily, outcomes
-from habitlab.evaluation.trials import SimulatedTrial, simulated_trial
 from habitlab.simulation import make_world
 
 HORIZONS = (30, 60, 90)

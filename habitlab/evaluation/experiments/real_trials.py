@@ -14,9 +14,9 @@ from scipy import stats
 from habitlab.dataset import Dataset, MissingColumn
 from habitlab.evaluation.estimates import Estimate
 from habitlab.evaluation.experiments import Comparison, compare_arms, find_control
+from habitlab.evaluation.experiments.trial_metrics import DENOMINATORS, PRIMARY, trial_table
+from habitlab.evaluation.experiments.trials import load_browser_trial
 from habitlab.evaluation.tables import exact
-from habitlab.evaluation.trial_metrics import DENOMINATORS, PRIMARY, trial_table
-from habitlab.evaluation.trials import load_browser_trial
 
 SIDES = {"unit": "user_id", "arm": "arm"}
 COMPLETION: dict[str, Any] = SIDES | {"outcome": PRIMARY, "denominator": DENOMINATORS[PRIMARY]}

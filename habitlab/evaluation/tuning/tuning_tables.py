@@ -13,9 +13,9 @@ from habitlab.dataset import MissingColumn
 from habitlab.evaluation import leaderboard, tuning
 from habitlab.evaluation.estimates import Estimate, estimate_of
 from habitlab.evaluation.model_tables import chosen
-from habitlab.evaluation.search_space import Point
 from habitlab.evaluation.tables import exact
-from habitlab.evaluation.tuned_blend import WORDS, Study, untouched, usual_point
+from habitlab.evaluation.tuning.search_space import Point
+from habitlab.evaluation.tuning.tuned_blend import WORDS, Study, untouched, usual_point
 
 _PAIRED = "untouched people and days, paired by user"
 _BY_USER = "windows, bootstrap by user"

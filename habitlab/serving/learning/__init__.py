@@ -1,0 +1,1 @@
+"""Learning from what comes in: registry of models, retraining, features, feedback."""
