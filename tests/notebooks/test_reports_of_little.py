@@ -29,10 +29,19 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_next_to_no_data_give_reports_that_say_so(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "notebooks"),
+    [
+        ("empty", OF_THE_DATA),
+        ("one_user_one_habit", OF_THE_DATA),
+        pytest.param("empty", NAMES, marks=pytest.mark.long),
+        pytest.param("all_unknown", OF_THE_DATA, marks=pytest.mark.long),
+    ],
+    ids=["empty", "one user, one habit", "empty, every report", "all unknown"],
+)
+def test_next_to_no_data_give_reports_that_say_so(name: str, notebooks: list[str], tmp_path: Path) -> None:
     SMALL[name].save(tmp_path / "data.db")
-    reports = build(tmp_path / "data.db", tmp_path / "out", NAMES if name == "empty" else OF_THE_DATA)
+    reports = build(tmp_path / "data.db", tmp_path / "out", notebooks)
     verdicts = {claim["verdict"] for claim in reports["03-correlations-and-claims"]["claims"]}
     assert verdicts == {"not testable"}
     assert reports["02-user-behaviour"]["skipped"]

@@ -7,7 +7,12 @@ import pytest
 from habitlab.dataset.importers import import_source
 from tests.notebooks.building import NAMES, OF_IMPORTS, OF_THE_DATA, build
 
-SOURCES = ("lifesnaps", "loop-uhabits/loop.db", "loop-uhabits/csv_export", "loop-uhabits/habitbull2.csv")
+SOURCES = (
+    "lifesnaps",
+    "loop-uhabits/loop.db",
+    pytest.param("loop-uhabits/csv_export", marks=pytest.mark.long),
+    pytest.param("loop-uhabits/habitbull2.csv", marks=pytest.mark.long),
+)
 
 pytestmark = pytest.mark.timeout(600)
 
