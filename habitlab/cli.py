@@ -328,7 +328,7 @@ def serve(
     ] = None,
     data: DataOption = BUILT_IN,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each.")] = 8,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each.")] = 4,
     state: Annotated[
         Path | None,
         typer.Option(help="Folder of the service; beside the data when left out, as data/habittrack.service."),

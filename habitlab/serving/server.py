@@ -22,7 +22,7 @@ from typing import Any
 from habitlab.serving import state as states
 from habitlab.serving.limits import OFF_LOOPBACK_RATE, check_host, loopback, read_token
 
-THREADS = 8
+THREADS = 4  # more of them take turns at the interpreter, and a list that has to be made waits for each turn
 LONGEST_READING = 10.0
 """Seconds a request may take to arrive, and its answer to be taken."""
 LONGEST_FAREWELL = 2.0
