@@ -8,12 +8,13 @@ with `mean_over_users`, which says how many they are of.
 
 Everything here raises ValueError for a k below 1, an item twice in a list, items outside the catalogue, and numbers
 that are not finite or out of range. Users are taken in blocks: memory does not grow with their number beyond inputs and
-outputs. Toolkits disagree on these definitions: `docs/metrics.md` holds them side by side.
+outputs (and a copy of what must be put right first: lists of integers that are neither of 32 nor of 64 bits, relevant
+items that are no CSR, or hold zeros or repeats). Toolkits disagree on these definitions: `docs/metrics.md` holds them side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,7 @@ _PARTS = {
 """Metrics of accuracy, and what each of them counts over the places of a list."""
 
 _FEW = 12  # places whose 4,096 patterns of hits are summed up in a moment
+_MANY = 1 << 14  # users whose sums are held at a time: 0.1 MB each
 _TABLE = 1 << 22  # most pairs of items whose similarity is written down: 32 MB
 
 
@@ -164,6 +166,15 @@ def several_at_k(recommended: Lists, relevant: sparse.csr_array, k: int, names: 
     if strangers:
         raise ValueError(f"no metric {strangers[0]!r}; there are {', '.join(_PARTS)}")
     lists, truth = checked(recommended, relevant, k)
+    values = {name: np.empty(len(lists)) for name in names}
+    for here in blocks(len(lists), _MANY):
+        for name, found in _several(lists[here], truth.of(here), k, names).items():
+            values[name][here] = found
+    return values
+
+
+def _several(lists: Lists, truth: Relevant, k: int, names: Sequence[str]) -> dict[str, Floats]:
+    """The same for a block of users, whose lists and relevant items have been checked."""
     discount = 1 / np.log2(np.arange(2, min(k, max(lists.shape[1], truth.items)) + 2))
     wanted = dict.fromkeys(_PARTS[name] for name in names)
     gains = "gained" in wanted and truth.gains is not None
@@ -222,8 +233,9 @@ def serendipity_at_k(
     unexpected = np.empty(len(lists))
     for here, found in found_blocks(lists, truth, k, gains=False):
         ahead = np.maximum(own - general[lists[here, : len(own)]], 0).T
-        unexpected[here] = (ahead * found.T).sum(axis=0)
-    return ratio(unexpected, np.where(truth.number > 0, k, 0))
+        some = truth.of(here).number > 0
+        unexpected[here] = ratio((ahead * found.T).sum(axis=0), np.where(some, k, 0))
+    return unexpected
 
 
 # Beyond accuracy: what kind of list is it?
@@ -242,12 +254,14 @@ def intra_list_diversity(recommended: Lists, item_vectors: npt.ArrayLike | spars
     unit = _unit_vectors(item_vectors)
     items = unit.shape[0]
     lists = read_lists(recommended, items)
-    places, number = lists.shape[1], np.count_nonzero(lists >= 0, axis=1)
-    pairs = number * (number - 1) / 2
     # A look-up for each pair of places, or the dimensions of each place: whichever is less.
-    by_pairs = items * items <= _TABLE and places - 1 <= 2 * unit.shape[1]
-    alike = (_alike_by_pairs if by_pairs else _alike_by_sums)(lists, unit)
-    return np.clip(ratio(pairs - alike, pairs), 0, 2)
+    by_pairs = items * items <= _TABLE and lists.shape[1] - 1 <= 2 * unit.shape[1]
+    diversity = np.empty(len(lists))
+    for here, alike in (_alike_by_pairs if by_pairs else _alike_by_sums)(lists, unit):
+        number = np.count_nonzero(lists[here] >= 0, axis=1)
+        pairs = number * (number - 1) / 2
+        diversity[here] = np.clip(ratio(pairs - alike, pairs), 0, 2)
+    return diversity
 
 
 def novelty(recommended: Lists, popularity: npt.ArrayLike) -> Floats:
@@ -271,10 +285,11 @@ def novelty(recommended: Lists, popularity: npt.ArrayLike) -> Floats:
             "count them as if one user had them: popularity.clip(1 / users)"
         )
     bits = np.append(-np.log2(np.where(shares > 0, shares, 1)), 0.0)  # the last is that of an empty place
-    total = np.empty(len(lists))
+    mean = np.empty(len(lists))
     for here in blocks(len(lists), users_at_once(lists.shape[1])):
-        total[here] = bits[lists[here]].sum(axis=1)
-    return ratio(total, np.count_nonzero(lists >= 0, axis=1)) + 0.0  # no -0.0
+        mean[here] = ratio(bits[lists[here]].sum(axis=1), np.count_nonzero(lists[here] >= 0, axis=1))
+    mean += 0.0  # no -0.0
+    return mean
 
 
 def category_coverage(recommended: Lists, categories: npt.ArrayLike) -> Floats:
@@ -294,7 +309,8 @@ def category_coverage(recommended: Lists, categories: npt.ArrayLike) -> Floats:
         seen = np.zeros((here.stop - here.start, len(names) + 1), dtype=bool)
         seen[np.arange(len(seen))[:, None], held[lists[here]]] = True
         covered[here] = seen[:, :-1].sum(axis=1)
-    return ratio(covered, np.full(len(lists), len(names)))
+    covered /= len(names) or np.nan
+    return covered
 
 
 def miscalibration(
@@ -323,10 +339,10 @@ def miscalibration(
         users = np.arange(here.stop - here.start)
         cells = slice(past.indptr[here.start], past.indptr[here.stop])
         weight = None if past.gains is None else past.gains[cells]
-        p = _shares(np.repeat(users, past.number[here]), held[past.indices[cells]], weight, len(users), len(names))
+        p = _shares(np.repeat(users, past.of(here).number), held[past.indices[cells]], weight, len(users), len(names))
         q = _shares(np.repeat(users, lists.shape[1]), held[lists[here]].ravel(), None, len(users), len(names))
-        divergence[here] = special.rel_entr(p, (1 - alpha) * q + alpha * p).sum(axis=1)
-    return np.maximum(divergence, 0)
+        divergence[here] = np.maximum(special.rel_entr(p, (1 - alpha) * q + alpha * p).sum(axis=1), 0)
+    return divergence
 
 
 def _shares(user: npt.NDArray, code: npt.NDArray, weight: Floats | None, users: int, codes: int) -> Floats:
@@ -380,8 +396,7 @@ def exposure(recommended: Lists, items: int) -> Floats:
     lists = read_lists(recommended, items)
     attention = np.zeros(items)
     for place, discount in enumerate(1 / np.log2(np.arange(2, lists.shape[1] + 2))):
-        listed = lists[:, place]
-        attention += discount * np.bincount(listed[listed >= 0], minlength=items)
+        attention += discount * _counts(lists[:, place : place + 1], items)
     return ratio(attention, np.full(items, attention.sum()))
 
 
@@ -423,52 +438,52 @@ def _best(truth: Relevant, discount: Floats) -> Floats:
     k = len(discount)
     if truth.gains is None:
         return np.concatenate([[0.0], np.cumsum(discount)])[np.minimum(truth.number, k)]
-    best = np.empty(len(truth.number))
-    for here in blocks(len(best), users_at_once(int(truth.number.max(initial=1)))):
+    number = truth.number
+    best = np.empty(len(number))
+    for here in blocks(len(best), users_at_once(int(number.max(initial=1)))):
         start, stop = truth.indptr[here.start], truth.indptr[here.stop]
-        user = np.repeat(np.arange(here.stop - here.start), truth.number[here])
-        order = np.lexsort((-truth.gains[start:stop], user))
+        user = np.repeat(np.arange(here.stop - here.start), number[here])
+        gains = truth.gains[start:stop].astype(float)
+        order = np.lexsort((-gains, user))
         place = np.arange(stop - start) - (truth.indptr[here] - start)[user]
         kept = place < k
-        gain = truth.gains[start:stop][order][kept] * discount[place[kept]]
+        gain = gains[order][kept] * discount[place[kept]]
         best[here] = np.bincount(user[kept], gain, minlength=here.stop - here.start)
     return best
 
 
-def _alike_by_pairs(lists: Lists, unit: Floats | sparse.csr_array) -> Floats:
-    """Sum of cosines over the pairs of each list, looked up in a table of all pairs of items."""
+def _alike_by_pairs(lists: Lists, unit: Floats | sparse.csr_array) -> Iterator[tuple[slice, Floats]]:
+    """Sum of cosines over the pairs of each list, looked up in a table of all pairs of items; blocks of users."""
     width = unit.shape[0] + 1
     table = np.zeros((width, width))  # the last line is that of an empty place
     table[:-1, :-1] = sparse.csr_array(unit @ unit.T).toarray() if sparse.issparse(unit) else unit @ unit.T
     cosine = table.ravel()
-    total = np.zeros(len(lists))
     for here in blocks(len(lists), users_at_once(lists.shape[1])):
         items = lists[here].T % width
         rows = items * width
+        total = np.zeros(items.shape[1])
         for distance in range(1, len(items)):
-            total[here] += cosine[rows[distance:] + items[:-distance]].sum(axis=0)
-    return total
+            total += cosine[rows[distance:] + items[:-distance]].sum(axis=0)
+        yield here, total
 
 
-def _alike_by_sums(lists: Lists, unit: Floats | sparse.csr_array) -> Floats:
+def _alike_by_sums(lists: Lists, unit: Floats | sparse.csr_array) -> Iterator[tuple[slice, Floats]]:
     """The same from the sum of each list's vectors: its square less those of the vectors, each 1 or 0, halved."""
     items, dimensions = unit.shape
     some = np.asarray((abs(unit)).sum(axis=1)).ravel() > 0
-    total = np.empty(len(lists))
     for here in blocks(len(lists), users_at_once(max(lists.shape[1], dimensions))):
         listed = lists[here] >= 0
         bounds = np.concatenate([[0], np.cumsum(listed.sum(axis=1))])
         which = lists[here][listed]
         held = sparse.csr_array((np.ones(len(which)), which, bounds), shape=(len(listed), items))
         summed = held @ unit
-        total[here] = (np.asarray((summed * summed).sum(axis=1)).ravel() - held @ some) / 2
-    return total
+        yield here, (np.asarray((summed * summed).sum(axis=1)).ravel() - held @ some) / 2
 
 
 def _counts(lists: Lists, items: int) -> npt.NDArray[np.int64]:
     """How many lists hold each item, (items,)."""
     counts = np.zeros(items + 1, dtype=np.int64)
-    for here in blocks(len(lists), users_at_once(lists.shape[1])):
+    for here in blocks(len(lists), _MANY):
         counts += np.bincount(lists[here].ravel() + 1, minlength=items + 1)
     return counts[1:]
 

@@ -104,9 +104,22 @@ class Relevant(NamedTuple):
 
     indptr: npt.NDArray[np.integer]
     indices: npt.NDArray[np.integer]
-    gains: Floats | None
-    number: npt.NDArray[np.integer]
+    gains: npt.NDArray | None
     items: int
+
+    @property
+    def users(self) -> int:
+        """How many users there are."""
+        return len(self.indptr) - 1
+
+    @property
+    def number(self) -> npt.NDArray[np.integer]:
+        """How many items each user has, (users,)."""
+        return np.diff(self.indptr)
+
+    def of(self, here: slice) -> Relevant:
+        """The same of a block of users, without a copy."""
+        return self._replace(indptr=self.indptr[here.start : here.stop + 1])
 
 
 def check_k(k: int) -> None:
@@ -124,9 +137,9 @@ def checked(recommended: Lists, relevant: sparse.csr_array, k: int) -> tuple[Lis
 
 def same_users(lists: Lists, truth: Relevant) -> Lists:
     """Raise unless there are as many lists as users with relevant items."""
-    if len(lists) != len(truth.number):
+    if len(lists) != truth.users:
         raise ValueError(
-            f"lists of {len(lists):,} users, but items of {len(truth.number):,}; give the same users in the same order"
+            f"lists of {len(lists):,} users, but items of {truth.users:,}; give the same users in the same order"
         )
     return lists
 
@@ -185,8 +198,8 @@ def read_relevant(matrix: sparse.csr_array, name: str) -> Relevant:
         matrix = matrix.copy()
         matrix.eliminate_zeros()
         data = matrix.data
-    gains = None if data.size == 0 or (data.min() == 1 and data.max() == 1) else data.astype(np.float64)
-    return Relevant(matrix.indptr, matrix.indices, gains, np.diff(matrix.indptr), matrix.shape[1])
+    gains = None if data.size == 0 or (data.min() == 1 and data.max() == 1) else data
+    return Relevant(matrix.indptr, matrix.indices, gains, matrix.shape[1])
 
 
 # Counting, in blocks of users
@@ -203,7 +216,7 @@ def found_blocks(lists: Lists, truth: Relevant, k: int, gains: bool) -> Iterator
     for number, here in enumerate(blocks(len(lists), size)):
         row = rows[: here.stop - here.start]
         start, stop = truth.indptr[here.start], truth.indptr[here.stop]
-        cells = np.repeat(row, truth.number[here]) + truth.indices[start:stop]
+        cells = np.repeat(row, truth.of(here).number) + truth.indices[start:stop]
         # Relevant is what holds this block's own mark, so that the table is cleared only when marks run out.
         mark = number % 255 + 1
         if values is not None or mark == 1:

@@ -2,6 +2,7 @@
 
 import doctest
 import math
+import tracemalloc
 from itertools import combinations
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from scipy import sparse
 from sklearn.metrics import ndcg_score, precision_score, recall_score
 
 from habitlab.evaluation import metrics, ranked_lists
+from habitlab.evaluation.fairness.fairness_of_models import user_exposure
 from habitlab.evaluation.metrics import from_frames, mean_over_users
 from habitlab.models.ranking import top_k
 
@@ -305,9 +307,11 @@ def test_6_1_d_diversity_is_the_mean_distance_of_pairs(
     np.testing.assert_allclose(metrics.intra_list_diversity(lists, vectors), expected, atol=1e-12)
     np.testing.assert_allclose(metrics.intra_list_diversity(lists, sparse.csr_array(vectors)), expected, atol=1e-12)
     unit = metrics._unit_vectors(vectors)
-    np.testing.assert_allclose(
-        metrics._alike_by_sums(lists, unit), metrics._alike_by_pairs(lists, unit), atol=1e-12
-    )  # whichever the sizes choose
+    for (here, sums), (again, pairs) in zip(
+        metrics._alike_by_sums(lists, unit), metrics._alike_by_pairs(lists, unit), strict=True
+    ):  # whichever the sizes choose
+        assert here == again
+        np.testing.assert_allclose(sums, pairs, atol=1e-12)
 
 
 def test_6_1_d_diversity_does_not_hang_on_the_scale_of_vectors() -> None:
@@ -450,8 +454,39 @@ def test_lists_are_the_same_in_one_block_and_in_many(monkeypatch: pytest.MonkeyP
     whole = all_of_them()
     for size in (7, 1):  # 1: more blocks than there are marks to tell them apart
         monkeypatch.setattr(ranked_lists, "_BLOCK", size)
+        monkeypatch.setattr(metrics, "_MANY", 2 * size)
         for one, other in zip(whole, all_of_them(), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-14)
+
+
+def test_memory_does_not_grow_with_users_beyond_inputs_and_outputs() -> None:
+    """An array of all users held beside the output would be 2.4 MB here, and 8 MB for each million."""
+    users, items = 300_000, 40
+    generator = np.random.default_rng(5)
+    lists = (np.arange(5, dtype=np.int32) * 7 + generator.integers(0, items, (users, 1), dtype=np.int32)) % items
+    held = generator.integers(0, items, users)
+    relevant = sparse.csr_array((np.ones(users), held, np.arange(users + 1)), shape=(users, items))
+    graded, popularity, names = relevant * 2.0, np.full(items, 0.5), np.arange(items) % 4
+    calls = {name: lambda f=function: f(lists, relevant, 4) for name, function in RANKED.items()} | {
+        "graded ndcg": lambda: metrics.ndcg_at_k(lists, graded, 4),
+        "ndcg of long lists": lambda: metrics.ndcg_at_k(lists, graded, 40),
+        "serendipity": lambda: metrics.serendipity_at_k(lists, relevant, popularity, 4),
+        "diversity": lambda: metrics.intra_list_diversity(lists, np.eye(items)),
+        "novelty": lambda: metrics.novelty(lists, popularity),
+        "categories": lambda: metrics.category_coverage(lists, names),
+        "miscalibration": lambda: metrics.miscalibration(lists, relevant, names),
+        "exposure": lambda: metrics.exposure(lists, items),
+        "coverage": lambda: metrics.catalogue_coverage(lists, items),
+        "gini": lambda: metrics.gini(lists, items),
+        "good ones": lambda: user_exposure(lists, relevant),
+    }
+    for name, call in calls.items():
+        tracemalloc.start()
+        kept = call()
+        output, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak - output < 2e6, f"{name}: {(peak - output) / 1e6:.1f} MB beside its output"
+        del kept
 
 
 def test_nothing_of_another_block_is_taken_for_a_hit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,17 @@ import pandas as pd
 from scipy import sparse, special, stats
 
 from habitlab.evaluation import estimates, metrics
-from habitlab.evaluation.ranked_lists import Floats, Lists, ratio, read_lists, read_relevant, same_users
+from habitlab.evaluation.ranked_lists import (
+    Floats,
+    Lists,
+    blocks,
+    found_blocks,
+    ratio,
+    read_lists,
+    read_relevant,
+    same_users,
+    users_at_once,
+)
 from habitlab.models.reliability import BINS, FEWEST_OF_GROUP
 from habitlab.models.success import logistic_covariance
 
@@ -136,18 +146,19 @@ def user_exposure(recommended: Lists, good: npt.ArrayLike | sparse.csr_array) ->
     if sparse.issparse(good):
         matrix = read_relevant(good, "good")
         lists = same_users(read_lists(recommended, matrix.items), matrix)
-        table = sparse.csr_array(good) > 0
-        filled = np.where(lists >= 0, lists, 0)
-        rows = np.repeat(np.arange(len(lists)), lists.shape[1])
-        hit = np.asarray(table[rows, filled.ravel()]).reshape(lists.shape) & (lists >= 0)
+        hits = found_blocks(lists, matrix, max(lists.shape[1], 1), gains=False)
     else:
         wanted = np.asarray(good)
         if wanted.ndim != 1 or wanted.dtype != bool:
             raise ValueError("`good` is true or false for each item, or a sparse matrix (users, items)")
         lists = read_lists(recommended, len(wanted))
-        hit = np.append(wanted, False)[lists]
+        held = np.append(wanted, False)
+        hits = ((here, held[lists[here]]) for here in blocks(len(lists), users_at_once(lists.shape[1])))
     attention = 1 / np.log2(np.arange(2, lists.shape[1] + 2))
-    return ratio(hit @ attention, (lists >= 0) @ attention)
+    share = np.empty(len(lists))
+    for here, hit in hits:
+        share[here] = ratio(hit @ attention, (lists[here] >= 0) @ attention)
+    return share
 
 
 def item_exposure(
