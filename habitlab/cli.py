@@ -328,7 +328,9 @@ def serve(
     ] = None,
     data: DataOption = BUILT_IN,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each.")] = 4,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each; few are best, see docs/serving.md.")
+    ] = None,
     state: Annotated[
         Path | None,
         typer.Option(help="Folder of the service; beside the data when left out, as data/habittrack.service."),

@@ -9,7 +9,8 @@ with `mean_over_users`, which says how many they are of.
 Everything here raises ValueError for a k below 1, an item twice in a list, items outside the catalogue, and numbers
 that are not finite or out of range. Users are taken in blocks: memory does not grow with their number beyond inputs and
 outputs (and a copy of what must be put right first: lists of integers that are neither of 32 nor of 64 bits, relevant
-items that are no CSR, or hold zeros or repeats). Toolkits disagree on these definitions: `docs/metrics.md` holds them side by side.
+items that are no CSR, or hold zeros or repeats). Toolkits disagree on these definitions: `docs/metrics.md` holds them
+side by side.
 """
 
 from __future__ import annotations

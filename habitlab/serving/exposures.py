@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 from habitlab.serving import state
@@ -33,10 +34,15 @@ _NAMES = (*map(str, BOUNDS), "inf")
 
 _SHOW = (
     "INSERT INTO exposures (event_id, user_id, habit_id, shown_at, position, policy, propensity, served_from, times,"
-    " last_shown_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO UPDATE SET"
+    " last_shown_at) SELECT * FROM (VALUES {rows})"
+    f" WHERE {state.IS_KNOWN.format(user='column2')}"  # of who was just deleted nothing is kept
+    " ON CONFLICT (event_id) DO UPDATE SET"
     " times = times + excluded.times, last_shown_at = max(last_shown_at, excluded.last_shown_at),"
     " shown_at = min(shown_at, excluded.shown_at)"
 )
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_AT_ONCE = 1000
+"""Rows of a statement: with one for each, this thread would wait for its turn at each, and other writers for it."""
 _COUNT = (
     "INSERT INTO traffic (started_at, worker, served_from, answers, latencies) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (started_at, worker, served_from) DO UPDATE SET answers = excluded.answers,"
@@ -142,10 +148,12 @@ class ExposureLog:
             )
             for (minute, level), answers in traffic.items()
         ]
+        rows = [row for one in shown.values() for row in _rows(one)]
         with self._connections.use() as connection, state.transaction(connection):
-            known = state.known(connection, {one.user_id for one in shown.values()})
-            here = (one for one in shown.values() if one.user_id in known)  # of who was just deleted nothing is kept
-            connection.executemany(_SHOW, [row for one in here for row in _rows(one)])
+            for begin in range(0, len(rows), _AT_ONCE):
+                some = rows[begin : begin + _AT_ONCE]
+                statement = _SHOW.format(rows=", ".join([_ROW] * len(some)))
+                connection.execute(statement, list(chain.from_iterable(some)))
             connection.executemany(_COUNT, counts)
 
     def _take_back(self, shown: OrderedDict[bytes, _Shown], counted: set[_Minute]) -> None:

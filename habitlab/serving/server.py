@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import os
 import selectors
@@ -22,7 +23,11 @@ from typing import Any
 from habitlab.serving import state as states
 from habitlab.serving.limits import OFF_LOOPBACK_RATE, check_host, loopback, read_token
 
-THREADS = 4  # more of them take turns at the interpreter, and a list that has to be made waits for each turn
+THREADS = 2
+"""Threads of a worker: one answers while the other waits for a disk or for Redis. More would only take turns at the
+interpreter, and a list that has to be made waits for its turn again and again."""
+TURN = 0.001
+"""Seconds after which a thread that waits for the interpreter asks for it."""
 LONGEST_READING = 10.0
 """Seconds a request may take to arrive, and its answer to be taken."""
 LONGEST_FAREWELL = 2.0
@@ -41,7 +46,7 @@ def serve(
     redis: str | None = None,
     token_file: str | Path | None = None,
     workers: int = 1,
-    threads: int = THREADS,
+    threads: int | None = None,
     state: str | Path | None = None,
     rate: float | None = None,
 ) -> None:
@@ -77,9 +82,11 @@ def serve(
 
             app = create_app(data, state, redis, token, rate=rate, workers=workers)
             app.extensions["habitlab"].answers.warm()
+            gc.collect()
+            gc.freeze()  # the fitted model is no garbage: to look through it would stop every answer for 0.2 s
             return app
 
-        run(load, address, workers, threads)
+        run(load, address, workers, threads or THREADS)
 
 
 def _check_address(host: str, port: int) -> None:
@@ -236,6 +243,7 @@ def run(load: Any, address: str, workers: int = 1, threads: int = THREADS) -> No
         def load(self) -> Any:
             return load()
 
+    sys.setswitchinterval(TURN)
     Server().run()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import re
@@ -180,6 +181,7 @@ class Service:
         answers.warm()
         self.directory.replace(fresh.zones)
         self.live, self.answers = fresh, answers
+        gc.freeze()  # see `server.serve`
         log.warning("version %s is live", fresh.version)
         return True
 

@@ -235,13 +235,17 @@ def next_generation(connection: sqlite3.Connection) -> None:
     set_meta(connection, "generation", str(generation(connection) + 1))
 
 
+IS_KNOWN = (
+    "(EXISTS (SELECT 1 FROM features WHERE features.user_id = {user} AND base IS NOT NULL)"
+    " OR EXISTS (SELECT 1 FROM profiles WHERE profiles.user_id = {user} AND registration IS NOT NULL))"
+)
+"""Condition of SQL: whether somebody is in the data or registered here."""
+
+
 def known(connection: sqlite3.Connection, users: Iterable[str]) -> set[str]:
     """Return those of these people who are in the data or registered here."""
-    query = (
-        "SELECT 1 FROM features WHERE user_id = ?1 AND base IS NOT NULL"
-        " UNION ALL SELECT 1 FROM profiles WHERE user_id = ?1 AND registration IS NOT NULL"
-    )
-    return {user for user in users if connection.execute(query, (user,)).fetchone() is not None}
+    query = f"SELECT {IS_KNOWN.format(user='?1')}"
+    return {user for user in users if connection.execute(query, (user,)).fetchone()[0]}
 
 
 def watermark(connection: sqlite3.Connection, consumer: str) -> int:

@@ -67,6 +67,24 @@ def test_every_list_that_was_shown_is_there_and_counted(app, folder):
     assert sum(sum(json.loads(one).values()) for one in traffic["latencies"]) == 60
 
 
+def test_many_lists_are_written_by_few_statements_and_nothing_of_strangers(app, folder):
+    """Each statement is a turn at the interpreter, which other threads take meanwhile, and other writers wait."""
+    service = app.extensions["habitlab"]
+    log = ExposureLog(folder, "w", service.clock)
+    for times in range(2):
+        for number in range(1201):  # more rows than a statement takes, and no multiple of it
+            log.show(USER if number else "stranger", ready(number), "memory", service.clock())
+        statements = []
+        with log._connections.use() as connection:
+            connection.set_trace_callback(statements.append)
+        log.flush()
+        assert len(statements) < 10
+        found = rows(folder)
+        assert found["event_id"].tolist() == [f"{number:024}-{rank}" for number in range(1, 1201) for rank in (1, 2)]
+        assert set(found["times"]) == {times + 1}
+        assert found["propensity"].tolist() == [1.0, 0.25] * 1200
+
+
 def test_a_request_for_the_head_alone_shows_nothing(app):
     service = app.extensions["habitlab"]
     assert app.test_client().head(LIST).status_code == 200
