@@ -41,23 +41,34 @@ def explain_list(recommendations: Recommendations, code: str | None = None) -> R
     A place drawn by lot says so before all other reasons. A language without texts gives English ones, and a warning in
     the list as well.
     """
-    code = code or recommendations.language
+    return explain_lists([recommendations], code)[0]
+
+
+def explain_lists(lists: Sequence[Recommendations], code: str | None = None) -> list[Recommendations]:
+    """Return `explain_list` of several lists of one person; what is alike in several of them is put into words once."""
+    known: dict[str, tuple[Item, list[str]]] = {}
+    return [_explained(one, code or one.language, known) for one in lists]
+
+
+def _explained(
+    recommendations: Recommendations, code: str, known: dict[str, tuple[Item, list[str]]]
+) -> Recommendations:
+    """Explain a list; `known` holds, of each habit, an item and the reasons for it."""
     problem = unknown_language(code)
     words = language(FALLBACK if problem else code)
-    items = tuple(
-        replace(
-            item,
-            name=habit_name(item.habit, words.code) if item.habit else item.name,
-            reasons=[
-                *([words.say("reason.by_lot")] if item.by_lot else []),
-                *_sentences(item_factors(recommendations, item), words),
-            ],
-        )
-        for item in recommendations.items
-    )
+    items = []
+    for item in recommendations.items:
+        before, reasons = known.get(item.habit_id, (None, []))
+        if before is None or before.contributions is not item.contributions:
+            reasons = _sentences(item_factors(recommendations, item), words)
+            known[item.habit_id] = item, reasons
+        name = habit_name(item.habit, words.code) if item.habit else item.name
+        items.append(item.but(name=name, reasons=[*([words.say("reason.by_lot")] if item.by_lot else []), *reasons]))
     told = [_say_note(note, recommendations.filtered, words) for note in recommendations.notes]
     told += [problem] if problem else []
-    return replace(recommendations, items=items, language=words.code, warnings=tuple(told), words=_headings(words.code))
+    return replace(
+        recommendations, items=tuple(items), language=words.code, warnings=tuple(told), words=_headings(words.code)
+    )
 
 
 def _say_note(note: Note, filtered: Mapping[str, int], words: Language) -> str:
@@ -167,11 +178,11 @@ def say_probability(probability: float, words: Language) -> str:
     People read "7 in 10" more reliably than "70 %" (Gigerenzer & Hoffrage 1995, doi:10.1037/0033-295X.102.4.684).
     """
     if probability < RARE:
-        return words.say("probability.few")
+        return _said(words.code, "probability.few")
     if probability > COMMON:
-        return words.say("probability.most")
+        return _said(words.code, "probability.most")
     tenths = math.floor(10 * probability + 0.5 + 1e-9)
-    return words.say("probability.about", n=min(9, max(1, tenths)))
+    return _said(words.code, "probability.about", ("n", min(9, max(1, tenths))))
 
 
 def say_outlook(outlook: Outlook, words: Language) -> str:
@@ -180,8 +191,7 @@ def say_outlook(outlook: Outlook, words: Language) -> str:
     if outlook.interval is None:
         return said
     low, high = math.floor(10 * outlook.interval[0] + 1e-9), math.ceil(10 * outlook.interval[1] - 1e-9)
-    between = words.say("probability.range", low=low, high=high)
-    return f"{said} ({between})"
+    return f"{said} ({_said(words.code, 'probability.range', ('low', low), ('high', high))})"
 
 
 def habit_name(habit: Mapping[str, Any], code: str) -> str:

@@ -43,7 +43,7 @@ def choose(
     group: context.Group,
     candidates: Candidates,
     alike: npt.NDArray[np.floating],
-    lots: Sequence[np.random.Generator],
+    lots: Sequence[tuple[float, float]],
     *,
     k: int,
     day: int,
@@ -54,8 +54,8 @@ def choose(
 ) -> Choice:
     """Filter, rank, vary and draw.
 
-    `score` (people, habits) in [0, 1]; `alike` as in `diversity.rerank`; `lots` (people,) the randomness of each list;
-    `day` since 1970-01-01; `varied` the diversity; the rest as in `Recommender`.
+    `score` (people, habits) in [0, 1]; `alike` as in `diversity.rerank`; `lots` (people,) the randomness of each list,
+    of `exploration.lots`; `day` since 1970-01-01; `varied` the diversity; the rest as in `Recommender`.
     """
     left, taken = context.sift(group, candidates, day=day, hour=context.hour_of(at), tomorrow=tomorrow)
     eligible = left.sum(axis=1)

@@ -9,7 +9,7 @@ before the last place, 1 - epsilon + epsilon / n for the best of the n others, e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,32 +24,41 @@ Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
 
 
-def generator(seed: int, user: str, moment: object) -> np.random.Generator:
-    """Return the randomness of one list: the same seed, user and moment draw the same."""
+def lots(seed: int, user: str, moment: object) -> tuple[float, float]:
+    """Return the randomness of one list: two numbers from 0 to below 1, the same for a seed, user and moment."""
     digest = hashlib.sha256(repr((int(seed), str(user), str(moment))).encode()).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+    return _fraction(digest[:8]), _fraction(digest[8:16])
+
+
+def _fraction(eight: bytes) -> float:
+    """As many of the bits as a float holds."""
+    return float((int.from_bytes(eight, "little") >> 11) * 2.0**-53)
 
 
 def draw(
-    best: Ints, left: npt.NDArray[np.bool_], epsilon: float, generators: Sequence[np.random.Generator]
+    best: Ints, left: npt.NDArray[np.bool_], epsilon: float, lots: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.int64], Floats]:
     """Draw the lists of people, and the probability with which each habit stands on such a list: both (people, k).
 
     `best` (people, k): their best lists, -1 behind the end of a short one; `left` (people, habits): who may be offered
-    what; `generators` (people,).
+    what; `lots` (people, 2) of `lots`: the first says whether the last place is drawn, the second which habit.
     """
     check_epsilon(epsilon)
     shown, probability = np.array(best, dtype=np.int64), np.ones(best.shape)
     length = (best >= 0).sum(axis=1)
     some = np.flatnonzero(length)
-    last, rest = length[some] - 1, left[some].sum(axis=1) - length[some] + 1
-    probability[some, last] = 1 - epsilon + epsilon / rest
-    for row, place, others in zip(some.tolist(), last.tolist(), rest.tolist(), strict=True) if epsilon else ():
-        if generators[row].random() < epsilon:
-            open_ = np.setdiff1d(np.flatnonzero(left[row]), best[row, :place])
-            shown[row, place] = open_[generators[row].integers(others)]
-            if shown[row, place] != best[row, place]:
-                probability[row, place] = epsilon / others
+    place, others = length - 1, left.sum(axis=1) - length + 1
+    probability[some, place[some]] = 1 - epsilon + epsilon / others[some]
+    chance, which = np.asarray(lots, dtype=np.float64).reshape(-1, 2).T
+    drawn = some[chance[some] < epsilon]
+    open_ = left[drawn]
+    row, before = np.nonzero(np.arange(best.shape[1]) < place[drawn, None])
+    open_[row, best[drawn[row], before]] = False
+    nth = (which[drawn] * others[drawn]).astype(np.int64)
+    habit = (open_.cumsum(axis=1) > nth[:, None]).argmax(axis=1)
+    shown[drawn, place[drawn]] = habit
+    other = drawn[habit != best[drawn, place[drawn]]]
+    probability[other, place[other]] = epsilon / others[other]
     return shown, probability
 
 

@@ -372,18 +372,20 @@ class Recommender:
     ) -> Sequence[list[Recommendations]]:
         raw, ids = self._raw(rows), self.people_.ids[rows].tolist()
         moved = [place for place, user in enumerate(ids) if user in since]
+        if not moved:
+            return self._answers(self.people_, rows, raw, k, moments, lang, tomorrow=tomorrow)
         others = [place for place, user in enumerate(ids) if user not in since]
-        groups = [(others, self.people_, rows[others], raw[others])]
-        if moved:
-            theirs = [since[ids[place]] for place in moved]
-            alone = [
-                one.of(self.people_, int(rows[place]), self.candidates_)
-                for place, one in zip(moved, theirs, strict=True)
-            ]
-            shifted = np.concatenate(
-                [one.shifted(raw[[place]], self.candidates_) for place, one in zip(moved, theirs, strict=True)]
-            )
-            groups.append((moved, People.joined(alone), np.arange(len(moved)), shifted))
+        theirs = [since[ids[place]] for place in moved]
+        alone = [
+            one.of(self.people_, int(rows[place]), self.candidates_) for place, one in zip(moved, theirs, strict=True)
+        ]
+        shifted = np.concatenate(
+            [one.shifted(raw[[place]], self.candidates_) for place, one in zip(moved, theirs, strict=True)]
+        )
+        groups = [
+            (others, self.people_, rows[others], raw[others]),
+            (moved, People.joined(alone), np.arange(len(moved)), shifted),
+        ]
         found: dict[int, list[Recommendations]] = {}
         for places, people, where, scores in groups:
             lists = self._answers(people, where, scores, k, moments, lang, tomorrow=tomorrow)
@@ -415,6 +417,7 @@ class Recommender:
         history, ageless = (people.evidence[rows] > 0).tolist(), np.isnan(group.age).tolist()
         policy = f"blend {self.version_}, last place by lot {self.exploration:g}"
         found: list[list[Recommendations]] = [[] for _ in ids]
+        told: list[dict[int, Item]] = [{} for _ in ids]
         for at in moments:
             stamp = None if at is None else at.isoformat()
             chosen = choice.choose(
@@ -422,7 +425,7 @@ class Recommender:
                 group,
                 self.candidates_,
                 self.alike_,
-                [exploration.generator(self.seed, user, stamp) for user in ids],
+                [exploration.lots(self.seed, user, stamp) for user in ids],
                 k=k,
                 day=self.day_ if at is None else (at.date() - datetime(1970, 1, 1).date()).days,
                 at=at,
@@ -431,7 +434,8 @@ class Recommender:
                 epsilon=self.exploration,
             )
             taken, tied = chosen.taken.tolist(), (chosen.spread < _TIED).tolist()
-            items = self._items(chosen, score, parts, chance, lang)
+            self._tell(told, chosen.habits, score, parts, chance, lang)
+            items = _placed(told, chosen)
             for row, eligible in enumerate(chosen.eligible.tolist()):
                 filtered = {reason: count for reason, count in zip(context.REASONS, taken[row], strict=True) if count}
                 found[row].append(
@@ -459,63 +463,82 @@ class Recommender:
                 )
         return found
 
-    def _items(
-        self, chosen: choice.Choice, score: Floats, parts: Mapping[str, Floats], chance: Floats, lang: str
-    ) -> list[tuple[Item, ...]]:
-        """Items of the lists of a block, with all that is known of them."""
-        candidates, habits = self.candidates_, chosen.habits
-        across = np.arange(len(habits))[:, None]
-        scores, chances = score[across, habits].tolist(), chance[across, habits]
-        between = self._between(chances)
-        shares = np.stack([part[across, habits] for part in parts.values()], axis=-1).tolist()
-        known = {
-            habit: (
-                str(candidates.ids[habit]),
-                candidates.name(habit, lang),
-                None if candidates.part[habit] < 0 else PARTS[candidates.part[habit]],
-                bool(chosen.over[habit]),
-                _habit(self._habits[habit]),
-            )
-            for habit in np.unique(habits).tolist()
-            if habit >= 0
-        }
-        lists = []
-        lengths = (habits >= 0).sum(axis=1).tolist()
-        likely, propensity, by_lot = chances.tolist(), chosen.propensity.tolist(), chosen.by_lot.tolist()
-        for row, places in enumerate(habits.tolist()):
-            items = []
-            for place in range(lengths[row]):
-                habit_id, name, part_of_day, over, habit = known[places[place]]
-                weekday, starts = chosen.begins[row][over]
-                success = likely[row][place]
-                unknown = success != success  # NaN
-                items.append(
-                    Item(
-                        rank=place + 1,
-                        habit_id=habit_id,
-                        name=name,
-                        score=scores[row][place],
-                        success_probability=None if unknown else success,
-                        contributions=dict(zip(parts, shares[row][place], strict=True)),
-                        propensity=propensity[row][place],
-                        by_lot=by_lot[row] and place == lengths[row] - 1,
-                        weekday=weekday,
-                        starts=starts,
-                        part_of_day=part_of_day,
-                        success_interval=None if unknown or between is None else between[row][place],
-                        habit=habit,
-                    )
-                )
-            lists.append(tuple(items))
-        return lists
+    def _tell(
+        self,
+        told: Sequence[dict[int, Item]],
+        habits: npt.NDArray[np.int64],
+        score: Floats,
+        parts: Mapping[str, Floats],
+        chance: Floats,
+        lang: str,
+    ) -> None:
+        """Put an item for each habit of these lists (people, k) into `told` (people,), unless it is there.
 
-    def _between(self, chances: Floats) -> list[list[tuple[float, float]]] | None:
-        """Interval of each probability (people, k); None where none is known."""
+        It does not depend on the moment: at another one a habit has another place at most.
+        """
+        new = [
+            (row, habit)
+            for row, places in enumerate(habits.tolist())
+            for habit in places
+            if habit >= 0 and habit not in told[row]
+        ]
+        where = tuple(np.array(new, dtype=np.int64).reshape(-1, 2).T)
+        chances, known = chance[where], {habit: self._item(habit, lang) for habit in {habit for _, habit in new}}
+        shares = np.stack([part[where] for part in parts.values()], axis=-1)
+        for (row, habit), points, success, interval, contributions in zip(
+            new, score[where].tolist(), chances.tolist(), self._between(chances), shares.tolist(), strict=True
+        ):
+            unknown = success != success  # NaN
+            told[row][habit] = known[habit].but(
+                score=points,
+                success_probability=None if unknown else success,
+                contributions=dict(zip(parts, contributions, strict=True)),
+                success_interval=None if unknown else interval,
+            )
+
+    def _item(self, habit: int, lang: str) -> Item:
+        """An item without what is somebody's."""
+        candidates = self.candidates_
+        return Item(
+            rank=0,
+            habit_id=str(candidates.ids[habit]),
+            name=candidates.name(habit, lang),
+            score=0.0,
+            success_probability=None,
+            contributions={},
+            part_of_day=None if candidates.part[habit] < 0 else PARTS[candidates.part[habit]],
+            habit=_habit(self._habits[habit]),
+        )
+
+    def _between(self, chances: Floats) -> Sequence[tuple[float, float] | None]:
+        """Interval of each probability (n,); None where none is known."""
         if self._interval is None:
-            return None
+            return [None] * len(chances)
         low, high = (np.interp(chances, self._chances, bound) for bound in self._interval)
-        bounds = np.minimum(low, chances).tolist(), np.maximum(high, chances).tolist()
-        return [list(zip(*both, strict=True)) for both in zip(*bounds, strict=True)]
+        return list(zip(np.minimum(low, chances).tolist(), np.maximum(high, chances).tolist(), strict=True))
+
+
+def _placed(told: Sequence[Mapping[int, Item]], chosen: choice.Choice) -> list[tuple[Item, ...]]:
+    """Items of the lists of a block, from those `told` of each person."""
+    lists = []
+    by_lot, propensity, over = chosen.by_lot.tolist(), chosen.propensity.tolist(), chosen.over.tolist()
+    for row, places in enumerate(chosen.habits.tolist()):
+        length = sum(habit >= 0 for habit in places)
+        items = []
+        for place, habit in enumerate(places[:length]):
+            weekday, starts = chosen.begins[row][over[habit]]
+            items.append(
+                told[row][habit].but(
+                    rank=place + 1,
+                    reasons=[],
+                    propensity=propensity[row][place],
+                    by_lot=by_lot[row] and place == length - 1,
+                    weekday=weekday,
+                    starts=starts,
+                )
+            )
+        lists.append(tuple(items))
+    return lists
 
 
 def _check_number(k: int) -> None:
@@ -585,6 +608,7 @@ def _shortage(k: int, found: int, habits: int, filtered: Mapping[str, int]) -> I
         yield Note("few", {"k": k, "found": found, "habits": habits})
 
 
+@lru_cache(maxsize=1024)
 def _instant(at: datetime | None, zone: str) -> datetime | None:
     if at is None or not zone:
         return None

@@ -14,7 +14,7 @@ from typing import Any
 
 from habitlab.dataset.registration import Registration
 from habitlab.dataset.vocabulary import Purpose
-from habitlab.explanations.reasons import explain_list
+from habitlab.explanations.reasons import explain_list, explain_lists
 from habitlab.recommender.context import FATIGUE_DAYS
 from habitlab.recommender.recommendations import Recommendations
 from habitlab.recommender.since import Since
@@ -83,9 +83,9 @@ class Answers:
                 since[user] = happened
         many = self.live.recommender.recommend_many(together, k, moments, lang, since=since)
         for user, found in zip(together, many, strict=True):
-            for moment, one in zip(moments, found, strict=True):
+            for moment, one in zip(moments, explain_lists(found, lang), strict=True):
                 key = self.key(user, people[user], k, lang, moment)
-                yield key, Ready.of(explain_list(one, lang), key)
+                yield key, Ready.of(one, key)
 
     def key(self, user_id: str, profile: Profile, k: int, lang: str, moment: datetime) -> Key:
         """Return the key of a list."""

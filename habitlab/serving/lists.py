@@ -57,8 +57,7 @@ class Ready:
         items = [[item.habit_id, float(item.propensity)] for item in answer.items]
         number = hashlib.sha256(repr((key, items)).encode()).hexdigest()[:ID_LENGTH]
         draw = {"id": number, "policy": answer.policy, "items": items}
-        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return cls(text.encode()[:-1], json.dumps(draw, ensure_ascii=False, separators=(",", ":")).encode())
+        return cls(_JSON.encode(body).encode()[:-1], _JSON.encode(draw).encode())
 
     @property
     def exposure(self) -> str:
@@ -70,6 +69,7 @@ class Ready:
         return self.body + _SERVED[level]
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 ID_LENGTH = 24
 _ID = slice(len('{"id":"'), len('{"id":"') + ID_LENGTH)  # it comes first, so that nobody has to read the JSON
 LEVELS = ("memory", "redis", "database", "computed")

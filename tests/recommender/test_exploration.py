@@ -9,7 +9,7 @@ from scipy import stats
 
 from habitlab.dataset import Dataset, check
 from habitlab.recommender import exploration
-from habitlab.recommender.exploration import generator, slate_rows
+from habitlab.recommender.exploration import lots, slate_rows
 from tests.recommender.makers import habits, recommender
 from tests.recommender.oracle import inclusion
 
@@ -17,7 +17,7 @@ from tests.recommender.oracle import inclusion
 def draw(best, eligible, epsilon, random):
     """One list."""
     left = np.isin(np.arange(eligible.max() + 1), eligible)
-    (shown,), (propensity,) = exploration.draw(best[None], left[None], epsilon, [random])
+    (shown,), (propensity,) = exploration.draw(best[None], left[None], epsilon, [random.random(2)])
     return shown, propensity
 
 
@@ -67,11 +67,46 @@ def test_4_x_inverse_propensity_weighting_is_unbiased():
 
 def test_4_x_the_same_seed_person_and_moment_draw_the_same():
     def first(*key):
-        return generator(*key).random()
+        return lots(*key)
 
     assert first(0, "ann", "2026-01-05T07:30") == first(0, "ann", "2026-01-05T07:30")
     others = [(1, "ann", "2026-01-05T07:30"), (0, "bob", "2026-01-05T07:30"), (0, "ann", "2026-01-05T07:31")]
     assert first(0, "ann", "2026-01-05T07:30") not in [first(*key) for key in others]
+
+
+def test_4_x_lots_are_even_and_independent():
+    drawn = np.array([lots(0, f"u{user}", "2026-01-05T07:30") for user in range(20_000)])
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    for column in drawn.T:
+        assert stats.kstest(column, "uniform").pvalue > 0.001
+    cells = np.histogram2d(*drawn.T, bins=10, range=[(0, 1), (0, 1)])[0]
+    assert stats.chisquare(cells.ravel()).pvalue > 0.001
+
+
+@given(st.data())
+def test_4_x_people_drawn_together_get_the_lists_that_each_gets_alone(data):
+    people, habits_, k = (data.draw(st.integers(1, most)) for most in (6, 8, 5))
+    random = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    left = random.random((people, habits_)) < 0.6
+    best = np.full((people, k), -1)
+    for row, one in enumerate(left):
+        ranked = random.permutation(np.flatnonzero(one))[:k]
+        best[row, : len(ranked)] = ranked
+    chances = random.random((people, 2))
+    shown, propensity = exploration.draw(best, left, 0.5, chances)
+    for row in range(people):
+        length = int((best[row] >= 0).sum())
+        expected, probability = best[row].tolist(), [1.0] * k
+        if length:
+            taken = expected[: length - 1]
+            open_ = [habit for habit in np.flatnonzero(left[row]).tolist() if habit not in taken]
+            probability[length - 1] = 0.5 + 0.5 / len(open_)
+            if chances[row, 0] < 0.5:
+                lot = open_[int(chances[row, 1] * len(open_))]
+                if lot != expected[length - 1]:
+                    expected[length - 1], probability[length - 1] = lot, 0.5 / len(open_)
+        assert shown[row].tolist() == expected
+        assert propensity[row] == pytest.approx(probability)
 
 
 @pytest.mark.parametrize("epsilon", [-0.1, 1.5])
