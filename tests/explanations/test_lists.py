@@ -57,9 +57,9 @@ def test_lists_explained_together_say_what_each_says_alone(recommender: Recommen
     at = ["2024-07-01T07:30", "2024-07-01T13:30", "2024-07-01T19:30", "2024-07-02T07:30"]
     several = list(recommender.recommend_many(people.users["user_id"].head(30).tolist(), 5, at))
     assert any(item.by_lot for found in several for one in found for item in one.items)
-    for found in (*several, [one for found in several for one in found]):
+    for together in (*several, [one for found in several for one in found]):
         for code in ("en", "ru"):
-            assert explain_lists(found, code) == [explain_list(one, code) for one in found]
+            assert explain_lists(together, code) == [explain_list(one, code) for one in together]
 
 
 def test_an_item_with_other_values_is_what_replace_makes_of_it(lists: list[Recommendations]) -> None:
