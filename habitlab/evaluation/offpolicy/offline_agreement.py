@@ -196,15 +196,11 @@ def why_misled(worlds: Worlds, *, level: float = 0.95) -> list[Estimate]:
         "first_share": ("share of the adopted that is kept", kept / adopted),
     }
     return [
-        _over_worlds(
+        _ratio(
             np.array([table.loc[world, first[world]] / table.loc[world, best[world]] for world in best.index]),
             key=key,
             label=f"What NDCG@{K} of adoptions puts first over what keeps most: {words}",
             level=level,
-            unit="ratio",
-            method="ratio in each world, geometric mean over worlds",
-            within=(0.0, np.inf),
-            log=True,
         )
         for key, (words, table) in parts.items()
     ]
@@ -257,6 +253,13 @@ def best_policies(worlds: Worlds, *, level: float = 0.95) -> list[Estimate]:
     ]
 
 
+def _ratio(values: Floats, *, key: str, label: str, level: float) -> Estimate:
+    method = "ratio in each world, geometric mean over worlds"
+    return _over_worlds(
+        values, key=key, label=label, method=method, level=level, unit="ratio", within=(0.0, np.inf), log=True
+    )
+
+
 # The log that judges
 
 
@@ -284,16 +287,7 @@ def changed_log(worlds: Worlds, *, level: float = 0.95) -> dict[str, Estimate]:
         "popular_snips_random": ("SNIPS, from random slates", gap("snips", "random")),
     }
     return {
-        key: _over_worlds(
-            values,
-            key=key,
-            label=f"Popularity over content, {words}",
-            level=level,
-            unit="ratio",
-            method="ratio in each world, geometric mean over worlds",
-            within=(0.0, np.inf),
-            log=True,
-        )
+        key: _ratio(values, key=key, label=f"Popularity over content, {words}", level=level)
         for key, (words, values) in parts.items()
     }
 
