@@ -30,7 +30,7 @@ from scipy import sparse
 
 from habitlab.dataset.sqlite import replacing
 
-FORMAT = 1
+FORMAT = 2
 
 OURS = ("habitlab.dataset.vocabulary", "habitlab.features", "habitlab.models", "habitlab.recommender")
 """Modules whose classes a file may name. An object is made without calling anything of its class: its attributes are

@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from habitlab.recommender.candidates import Candidates, ticks
 from habitlab.recommender.context import LONG_AGO, Group
+from habitlab.recommender.guardrails import ADULT
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from habitlab.dataset import Dataset
+    from habitlab.dataset.vocabulary import Purpose
     from habitlab.features.days import Day
     from habitlab.models.interactions import Interactions
 
@@ -53,13 +55,27 @@ class People:
     event_day: Ints
     event_kind: npt.NDArray[np.int8]
     opted_out: npt.NDArray[np.bool_]  # refused to be recommended to personally
+    profiled: npt.NDArray[np.bool_]  # may be concluded upon from what they do: see `may_be_profiled`
 
     @classmethod
     def read(cls, dataset: Dataset, candidates: Candidates, interactions: Interactions, until: Day | None) -> People:
         """Read all users of a dataset, and what happened before the local day `until`."""
+        import pandas as pd
+
+        from habitlab.dataset.vocabulary import Purpose
+
         weekdays = _weekdays(dataset, until)
         people = cls._of(dataset.users, interactions.evidence, weekdays, _events(dataset, interactions, until))
-        return replace(people, opted_out=np.isin(people.ids, sorted(opted_out(dataset))))
+        told = last_words(dataset, Purpose.PROFILING).reindex(people.ids)
+        profiled = [
+            may_be_profiled(None if pd.isna(word) else bool(word), age)
+            for word, age in zip(told.tolist(), people.age.tolist(), strict=True)
+        ]
+        return replace(
+            people,
+            opted_out=np.isin(people.ids, sorted(opted_out(dataset))),
+            profiled=np.array(profiled, dtype=bool),
+        )
 
     @classmethod
     def strangers(cls, users: pd.DataFrame, candidates: Candidates, weekdays: Floats) -> People:
@@ -110,7 +126,12 @@ class People:
             event_day=day[order].astype(np.int64),
             event_kind=kind[order].astype(np.int8),
             opted_out=np.zeros(len(users), dtype=bool),
+            profiled=np.ones(len(users), dtype=bool),
         )
+
+    def unprofiled(self, weekdays: Floats) -> People:
+        """Return them with nothing concluded from what they do: no evidence, and everybody's weekdays (7,)."""
+        return replace(self, evidence=np.zeros(len(self.ids)), weekdays=np.tile(weekdays, (len(self.ids), 1)))
 
     def group(self, rows: Ints, habits: int) -> Group:
         """Some users, as filters see them; `habits` is the number of all habits."""
@@ -158,10 +179,24 @@ def opted_out(dataset: Dataset) -> set[str]:
     """Return who refused personalisation in so many words, and did not allow it later."""
     from habitlab.dataset.vocabulary import Purpose
 
-    told = dataset.consents
-    told = told[told["purpose"].eq(Purpose.PERSONALISATION).fillna(False).to_numpy(dtype=bool)]
-    last = told.sort_values("at", kind="stable").groupby("user_id", observed=True)["granted"].last()
+    last = last_words(dataset, Purpose.PERSONALISATION)
     return {str(user) for user in last.index[~last.to_numpy(dtype=bool)]}
+
+
+def last_words(dataset: Dataset, purpose: Purpose) -> pd.Series:
+    """What each person who said anything of a purpose said last: True for allowed, by user_id."""
+    told = dataset.consents
+    told = told[told["purpose"].eq(purpose).fillna(False).to_numpy(dtype=bool)]
+    return told.sort_values("at", kind="stable").groupby("user_id", observed=True)["granted"].last()
+
+
+def may_be_profiled(told: bool | None, age: float) -> bool:
+    """Whether to conclude anything from what somebody does.
+
+    `told`: what they said of the purpose `profiling`, None for nothing; `age` in years. Minors are not unless it was
+    allowed in so many words (GDPR, recital 71); everybody else, those of unknown age included, unless they refused.
+    """
+    return not age < ADULT if told is None else told
 
 
 def _ages(years: pd.Series, bands: pd.Series) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
@@ -229,6 +229,13 @@ class Recommender:
         kept = self._ask(self.people_.ids[rows]).astype(np.float32) if self._kept is None else self._kept[rows]
         return kept.astype(np.float64)
 
+    def _raw_of_answers(self, rows: npt.NDArray[np.int64]) -> Floats:
+        """The same for people of whom nothing is known but what they told, and nobody is compared with them."""
+        import pandas as pd
+
+        told = pd.DataFrame([self.people_.profile(row) for row in rows.tolist()], dtype=object)
+        return self._ask_profiles(_with_ids(told), None).astype(np.float32).astype(np.float64)
+
     def _blended(self, raw: Floats, people: People, rows: npt.NDArray[np.int64]) -> dict[str, Floats]:
         return self.blend.contributions(
             {name: raw[:, number] for number, name in enumerate(self._block_weights)},
@@ -272,6 +279,7 @@ class Recommender:
         *,
         tomorrow: bool = False,
         since: Since | None = None,
+        profiled: bool = True,
     ) -> Recommendations:
         """Recommend k habits to one person.
 
@@ -291,6 +299,9 @@ class Recommender:
             Plan habits whose part of the day is over for another day instead of leaving them out.
         since
             What this person did since the fit; see `Since`.
+        profiled
+            False: nothing is concluded from what this person does. The list follows from what they told, as somebody's
+            who is new; what they hold, rejected and gave up is left out as ever.
 
         Raises
         ------
@@ -302,18 +313,19 @@ class Recommender:
         compared = False
         if isinstance(user, str):
             row, people = self.rows([user]), self.people_
-            raw = self._raw(row)
+            raw = self._raw(row) if profiled else self._raw_of_answers(row)
         else:
             users, consent = _one_row(user)
             row, people = np.arange(1), People.strangers(users, self.candidates_, self._everybody)
             raw = self._ask_profiles(users, consent)
             compared = bool(consent[0]) and getattr(self.models_.similar_people, "neighbours_", None) is not None
-        if since is not None:
-            people, raw, row = (
-                since.of(people, int(row[0]), self.candidates_),
-                since.shifted(raw, self.candidates_),
-                np.arange(1),
-            )
+        if since is not None or not profiled:
+            since = since or Since()
+            people, row = since.of(people, int(row[0]), self.candidates_), np.arange(1)
+            if profiled:
+                raw = since.shifted(raw, self.candidates_)
+            else:
+                people = people.unprofiled(self._everybody)
         ((answer,),) = self._answers(people, row, raw, k, [moment], lang, tomorrow=tomorrow, compared=compared)
         return answer
 
@@ -322,7 +334,8 @@ class Recommender:
     ) -> Recommendations:
         """As `recommend`; but who refused personalisation gets the list of somebody of whom nothing is known.
 
-        That holds for the consents of the dataset, and for those of a new person.
+        That holds for the consents of the dataset, and for those of a new person. Who does not allow conclusions from
+        what they do (`people.may_be_profiled`) gets a list that draws none.
         """
         from habitlab.dataset.vocabulary import Purpose
 
@@ -332,6 +345,9 @@ class Recommender:
             told = user.get("consents") if isinstance(user, Mapping) else getattr(user, "consents", None)
             refused = isinstance(told, Mapping) and told.get(Purpose.PERSONALISATION) is False
         if not refused:
+            if isinstance(user, str) and not self.people_.profiled[self.rows([user])][0]:
+                found = self.recommend(user, k, at, lang, tomorrow=tomorrow, profiled=False)
+                return replace(found, notes=(Note("unprofiled"), *found.notes))
             return self.recommend(user, k, at, lang, tomorrow=tomorrow)
         if not isinstance(user, str):
             _one_row(user)  # raises for what is no registration, as ever
@@ -348,6 +364,7 @@ class Recommender:
         *,
         tomorrow: bool = False,
         since: Mapping[str, Since] | None = None,
+        unprofiled: Set[str] = frozenset(),
     ) -> Iterator[list[Recommendations]]:
         """Recommend to many users of the dataset: for each, in their order, a list for every moment of `at`.
 
@@ -359,7 +376,7 @@ class Recommender:
         moments = [read_moment(moment) for moment in at]
         rows, happened = self.rows(user_ids), since or {}
         for block in _blocks(len(rows)):
-            yield from self._many(rows[block], k, moments, lang, tomorrow, happened)
+            yield from self._many(rows[block], k, moments, lang, tomorrow, happened, unprofiled)
 
     def _many(
         self,
@@ -369,26 +386,32 @@ class Recommender:
         lang: str,
         tomorrow: bool,
         since: Mapping[str, Since],
+        unprofiled: Set[str],
     ) -> Sequence[list[Recommendations]]:
-        raw, ids = self._raw(rows), self.people_.ids[rows].tolist()
-        moved = [place for place, user in enumerate(ids) if user in since]
-        if not moved:
-            return self._answers(self.people_, rows, raw, k, moments, lang, tomorrow=tomorrow)
-        others = [place for place, user in enumerate(ids) if user not in since]
-        theirs = [since[ids[place]] for place in moved]
-        alone = [
-            one.of(self.people_, int(rows[place]), self.candidates_) for place, one in zip(moved, theirs, strict=True)
-        ]
-        shifted = np.concatenate(
-            [one.shifted(raw[[place]], self.candidates_) for place, one in zip(moved, theirs, strict=True)]
+        ids = self.people_.ids[rows].tolist()
+        kinds = (
+            [place for place, user in enumerate(ids) if user not in since and user not in unprofiled],
+            [place for place, user in enumerate(ids) if user in since and user not in unprofiled],
+            [place for place, user in enumerate(ids) if user in unprofiled],
         )
-        groups = [
-            (others, self.people_, rows[others], raw[others]),
-            (moved, People.joined(alone), np.arange(len(moved)), shifted),
-        ]
         found: dict[int, list[Recommendations]] = {}
-        for places, people, where, scores in groups:
-            lists = self._answers(people, where, scores, k, moments, lang, tomorrow=tomorrow)
+        for kind, places in enumerate(kinds):
+            if not places:
+                continue
+            people, where = self.people_, rows[places]
+            raw = self._raw_of_answers(where) if kind == 2 else self._raw(where)
+            if kind:
+                happened = [since.get(ids[place], Since()) for place in places]
+                alone = zip(happened, where.tolist(), strict=True)
+                people = People.joined([one.of(self.people_, row, self.candidates_) for one, row in alone])
+                where = np.arange(len(places))
+            if kind == 1:
+                raw = np.concatenate(
+                    [one.shifted(raw[[number]], self.candidates_) for number, one in enumerate(happened)]
+                )
+            if kind == 2:
+                people = people.unprofiled(self._everybody)
+            lists = self._answers(people, where, raw, k, moments, lang, tomorrow=tomorrow)
             found |= zip(places, lists, strict=True)
         return [found[place] for place in range(len(rows))]
 

@@ -70,6 +70,7 @@ class Since:
             event_day=np.concatenate([day[stays], new_day]),
             event_kind=np.concatenate([kind[stays], new_kind]).astype(np.int8),
             opted_out=people.opted_out[[row]],
+            profiled=people.profiled[[row]],
         )
 
     def shifted(self, raw: Floats, candidates: Candidates) -> Floats:

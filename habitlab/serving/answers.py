@@ -16,6 +16,7 @@ from habitlab.dataset.registration import Registration
 from habitlab.dataset.vocabulary import Purpose
 from habitlab.explanations.reasons import explain_list, explain_lists
 from habitlab.recommender.context import FATIGUE_DAYS
+from habitlab.recommender.people import may_be_profiled
 from habitlab.recommender.recommendations import Recommendations
 from habitlab.recommender.since import Since
 from habitlab.serving import lists, state
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 class Answers:
     """Makes lists.
 
-    Who opted out of personalisation gets the list of somebody about whom nothing is known.
+    Who opted out of personalisation gets the list of somebody about whom nothing is known; who does not allow profiling
+    one from which nothing that they did is concluded.
     """
 
     def __init__(self, live: Live, folder: str | Path, features: FeatureStore) -> None:
@@ -64,7 +66,7 @@ class Answers:
         What cannot count all that happened is left out. Raises sqlite3.Error while the database cannot be read.
         """
         since: dict[str, Since] = {}
-        together = []
+        together, unprofiled = [], set()
         for user, profile in people.items():
             if profile.opted_out or profile.registered_here:
                 for moment in moments:
@@ -79,9 +81,11 @@ class Answers:
             with self._connections.use() as connection:
                 happened = self._happened(connection, user, profile, moments[0], now, None)
             together.append(user)
+            if not self._profiled(user, now, None):
+                unprofiled.add(user)
             if happened != Since():
                 since[user] = happened
-        many = self.live.recommender.recommend_many(together, k, moments, lang, since=since)
+        many = self.live.recommender.recommend_many(together, k, moments, lang, since=since, unprofiled=unprofiled)
         for user, found in zip(together, many, strict=True):
             for moment, one in zip(moments, explain_lists(found, lang), strict=True):
                 key = self.key(user, people[user], k, lang, moment)
@@ -110,14 +114,27 @@ class Answers:
             if not self._told:
                 log.warning("lists are made without all that happened since the fit: %s", error)
             self._told = True
-            known = None if now is None else since(now, now)
-            return self.live.recommender.recommend(user, k, moment, lang, since=known), False
+            known, profiled = None if now is None else since(now, now), self._profiled(user, now, None)
+            return self.live.recommender.recommend(user, k, moment, lang, since=known, profiled=profiled), False
         self._told = False
-        if text is not None:
-            user = _with_consent(Registration.of(json.loads(text)), now)
+        record = None if text is None else Registration.of(json.loads(text))
+        profiled = self._profiled(user, now, record)
+        if record is not None:
+            user = _with_consent(record, now)
         whole = now is not None or not profile.version
-        found = self.live.recommender.recommend(user, k, moment, lang, since=happened)
+        found = self.live.recommender.recommend(user, k, moment, lang, since=happened, profiled=profiled)
         return replace(found, user_id=key.user_id), whole
+
+    def _profiled(self, user_id: str, now: Mapping[str, Any] | None, record: Registration | None) -> bool:
+        """Whether to conclude anything from what a person does: their last word, or what the data or the record say."""
+        said = None if now is None else now["filters"].get("profiling")
+        if said is not None:
+            return bool(said)
+        if record is not None:
+            told = (record.consents or {}).get(Purpose.PROFILING)
+            return may_be_profiled(told, float("nan") if record.age is None else record.age)
+        recommender = self.live.recommender
+        return bool(recommender.people_.profiled[recommender.rows([user_id])][0])
 
     def _happened(
         self,

@@ -77,6 +77,7 @@ class History:
     opted_out: bool | None
     """None: events do not tell."""
     similar_users: bool | None
+    profiling: bool | None
 
 
 def local_day(moment: datetime, zone: str, day_start: int = 0) -> int:
@@ -128,6 +129,7 @@ def fold(base: Base, events: Iterable[Stored]) -> History:
         rated={event.payload["habit_id"]: int(event.payload["rating"]) for event in events if event.kind == "rating"},
         opted_out=None if personal is None else not personal,
         similar_users=consents.get(Purpose.SIMILAR_USERS),
+        profiling=consents.get(Purpose.PROFILING),
     )
 
 
@@ -237,6 +239,7 @@ def features(history: History, priors: Priors) -> dict[str, Any]:
             "given_up": history.given_up,
             "rated": history.rated,
             "similar_users": history.similar_users,
+            "profiling": history.profiling,
         },
     }
 

@@ -253,6 +253,56 @@ def test_9_2_d_who_opts_out_gets_the_list_of_nobody_and_back(app):
     assert client.get(LIST).get_json()["items"] == personal["items"]
 
 
+def test_d9_who_withdraws_profiling_gets_a_list_that_concludes_nothing_from_what_they_do(app, recommender):
+    client = app.test_client()
+    path = f"{LIST}&k=100"
+
+    def scores() -> dict[str, float]:
+        return {item["habit_id"]: item["score"] for item in client.get(path).get_json()["items"]}
+
+    def month_of(status: str, month: int) -> None:
+        told = [event("completion", habit_id="h001", status=status, date=f"2023-0{month}-{day:02}")
+                for day in range(1, 29)]  # fmt: skip
+        assert client.post("/v1/events", json=told).status_code == 201
+
+    profiled = scores()
+    client.post("/v1/events", json=event("consent", purpose="profiling", granted=False))
+    careful = scores()
+    assert careful != profiled
+    expected = {item.habit_id: item.score for item in recommender.recommend(USER, 100, AT, profiled=False).items}
+    assert careful == expected
+    month_of("done", 3)
+    assert scores() == {habit: score for habit, score in careful.items() if habit != "h001"}  # which is held now
+    later = {"happened_at": "2024-05-06T07:59:00Z"}
+    client.post("/v1/events", json=event("consent", purpose="profiling", granted=True, **later))
+    back = scores()
+    assert back.keys() <= profiled.keys()
+    assert sum(back[habit] > profiled[habit] for habit in back) > len(back) / 2  # and what was done counts again
+
+
+@pytest.mark.parametrize(("record", "moves"), [
+    ({"age": 15}, False),
+    ({"age": 15, "consents": {"profiling": True}}, True),
+    ({"age": 40}, True),
+    ({"age": 40, "consents": {"profiling": False}}, False),
+])  # fmt: skip
+def test_d9_days_of_minors_who_register_move_nothing_unless_it_was_allowed(app, record, moves):
+    client = app.test_client()
+    user = client.post("/v1/users", json=record).get_json()["user_id"]
+    path = f"/v1/recommend?user_id={user}&at={AT}&k=100"
+
+    def chances() -> dict[str, float]:
+        return {item["habit_id"]: item["success_probability"] for item in client.get(path).get_json()["items"]}
+
+    before = chances()
+    told = [event("completion", user_id=user, habit_id="h001", date=f"2023-03-{day:02}") for day in range(1, 29)]
+    assert client.post("/v1/events", json=told).status_code == 201
+    after = chances()
+    both = before.keys() & after.keys()
+    assert len(both) > 50
+    assert any(after[habit] != before[habit] for habit in both) == moves
+
+
 def test_9_2_d_who_refused_in_the_data_gets_it_from_the_start(app, world):
     from habitlab import open_dataset
     from habitlab.serving.base import opted_out
