@@ -36,7 +36,7 @@ def measure(data: str, users: int) -> None:
     from habitlab.serving.store import PUT, row_of
 
     recommender = fitted(data)
-    recommender.__dict__["_kept"] = None
+    recommender.__dict__["_kept"] = recommender.__dict__["_kept_answers"] = None
     ids, moments = recommender.user_ids_.tolist(), lists.moments(DAY)
     users = users or len(ids)
     list(recommender.recommend_many(ids[:BLOCK]))  # what has to be read once

@@ -167,6 +167,12 @@ class Recommender:
             for block in _blocks(users):
                 kept[block] = self._ask(self.people_.ids[block])
             self._kept = kept
+        self._unprofiled = np.flatnonzero(~self.people_.profiled)
+        self._kept_answers: npt.NDArray[np.float32] | None = None
+        if self._kept is not None:
+            self._kept_answers = np.empty((len(self._unprofiled), parts, len(candidates)), dtype=np.float32)
+            for block in _blocks(len(self._unprofiled)):
+                self._kept_answers[block] = self._ask_answers(self._unprofiled[block])
         self.version_ = self._hash()
 
     def _hash(self) -> str:
@@ -174,7 +180,7 @@ class Recommender:
         for thing in (self.candidates_, self.people_):
             for name, array in sorted(vars(thing).items()):
                 digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-        for array in (self.alike_, self._kept, self._interval):
+        for array in (self.alike_, self._kept, self._kept_answers, self._interval):
             if array is not None:
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:12]
@@ -231,10 +237,15 @@ class Recommender:
 
     def _raw_of_answers(self, rows: npt.NDArray[np.int64]) -> Floats:
         """The same for people of whom nothing is known but what they told, and nobody is compared with them."""
+        if self._kept_answers is None or not np.isin(rows, self._unprofiled).all():  # some withdrew it since the fit
+            return self._ask_answers(rows).astype(np.float32).astype(np.float64)
+        return self._kept_answers[np.searchsorted(self._unprofiled, rows)].astype(np.float64)
+
+    def _ask_answers(self, rows: npt.NDArray[np.int64]) -> Floats:
         import pandas as pd
 
         told = pd.DataFrame([self.people_.profile(row) for row in rows.tolist()], dtype=object)
-        return self._ask_profiles(_with_ids(told), None).astype(np.float32).astype(np.float64)
+        return self._ask_profiles(_with_ids(told), None)
 
     def _blended(self, raw: Floats, people: People, rows: npt.NDArray[np.int64]) -> dict[str, Floats]:
         return self.blend.contributions(

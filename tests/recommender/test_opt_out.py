@@ -151,6 +151,13 @@ def test_d9_many_at_once_get_the_lists_that_each_gets_alone(profiler: Recommende
         assert found == profiler.recommend(user, 5, AT, since=since.get(user), profiled=user not in careful)
 
 
+def test_d9_kept_or_asked_the_scores_are_the_same(profiler: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are too many people to keep scores, the models are asked for each list."""
+    kept = [profiler.recommend(user, 20, AT, profiled=False) for user in (NO_PROFILE, MINOR)]
+    monkeypatch.setattr(profiler, "_kept_answers", None)
+    assert [profiler.recommend(user, 20, AT, profiled=False) for user in (NO_PROFILE, MINOR)] == kept
+
+
 def test_d9_the_command_says_so(tmp_path, monkeypatch, asked: Dataset) -> None:
     monkeypatch.setenv("HABITLAB_CACHE", str(tmp_path / "cache"))
     asked.save(tmp_path / "study.db")
