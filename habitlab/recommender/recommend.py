@@ -381,7 +381,8 @@ class Recommender:
 
         Each list is the one that `recommend` returns, to the last bit; but a block of people is scored, filtered and
         varied at once, and scored once for all moments. `user_ids`: None is everybody. `since`: of those who did
-        something since the fit, by their id. Raises as `recommend` does.
+        something since the fit, by their id. `unprofiled`: those of whom nothing is concluded from what they do. Raises
+        as `recommend` does.
         """
         _check_number(k)
         moments = [read_moment(moment) for moment in at]
@@ -400,30 +401,28 @@ class Recommender:
         unprofiled: Set[str],
     ) -> Sequence[list[Recommendations]]:
         ids = self.people_.ids[rows].tolist()
-        kinds = (
-            [place for place, user in enumerate(ids) if user not in since and user not in unprofiled],
-            [place for place, user in enumerate(ids) if user in since and user not in unprofiled],
-            [place for place, user in enumerate(ids) if user in unprofiled],
-        )
+        careful = [place for place, user in enumerate(ids) if user in unprofiled]
+        moved = [place for place, user in enumerate(ids) if user in since and user not in unprofiled]
+        others = [place for place, user in enumerate(ids) if user not in since and user not in unprofiled]
         found: dict[int, list[Recommendations]] = {}
-        for kind, places in enumerate(kinds):
-            if not places:
-                continue
-            people, where = self.people_, rows[places]
-            raw = self._raw_of_answers(where) if kind == 2 else self._raw(where)
-            if kind:
-                happened = [since.get(ids[place], Since()) for place in places]
-                alone = zip(happened, where.tolist(), strict=True)
-                people = People.joined([one.of(self.people_, row, self.candidates_) for one, row in alone])
-                where = np.arange(len(places))
-            if kind == 1:
-                raw = np.concatenate(
-                    [one.shifted(raw[[number]], self.candidates_) for number, one in enumerate(happened)]
-                )
-            if kind == 2:
-                people = people.unprofiled(self._everybody)
+
+        def answer(places: list[int], people: People, where: npt.NDArray[np.int64], raw: Floats) -> None:
             lists = self._answers(people, where, raw, k, moments, lang, tomorrow=tomorrow)
-            found |= zip(places, lists, strict=True)
+            found.update(zip(places, lists, strict=True))
+
+        def alone(places: list[int]) -> People:
+            happened = [(since.get(ids[place], Since()), int(rows[place])) for place in places]
+            return People.joined([one.of(self.people_, row, self.candidates_) for one, row in happened])
+
+        if others:
+            answer(others, self.people_, rows[others], self._raw(rows[others]))
+        if moved:
+            raw = self._raw(rows[moved])
+            shifted = [since[ids[place]].shifted(raw[[n]], self.candidates_) for n, place in enumerate(moved)]
+            answer(moved, alone(moved), np.arange(len(moved)), np.concatenate(shifted))
+        if careful:
+            people = alone(careful).unprofiled(self._everybody)
+            answer(careful, people, np.arange(len(careful)), self._raw_of_answers(rows[careful]))
         return [found[place] for place in range(len(rows))]
 
     def _answers(

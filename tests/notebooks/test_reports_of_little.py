@@ -32,7 +32,7 @@ SMALL = {
 @pytest.mark.parametrize(
     ("name", "notebooks"),
     [
-        ("empty", OF_THE_DATA),
+        pytest.param("empty", OF_THE_DATA, marks=pytest.mark.long),
         ("one_user_one_habit", OF_THE_DATA),
         pytest.param("empty", NAMES, marks=pytest.mark.long),
         pytest.param("all_unknown", OF_THE_DATA, marks=pytest.mark.long),

@@ -8,7 +8,7 @@ from habitlab.dataset.importers import import_source
 from tests.notebooks.building import NAMES, OF_IMPORTS, OF_THE_DATA, build
 
 SOURCES = (
-    "lifesnaps",
+    pytest.param("lifesnaps", marks=pytest.mark.long),
     "loop-uhabits/loop.db",
     pytest.param("loop-uhabits/csv_export", marks=pytest.mark.long),
     pytest.param("loop-uhabits/habitbull2.csv", marks=pytest.mark.long),
