@@ -13,7 +13,13 @@ for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 
+from hypothesis import settings  # noqa: E402
+
 from habitlab.dataset import Dataset  # noqa: E402
+
+# Fewer examples than usual a run, for every run draws others; HYPOTHESIS_PROFILE=default has them all.
+settings.register_profile("quick", max_examples=50)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",

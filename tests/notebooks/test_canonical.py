@@ -124,6 +124,7 @@ def nbval(path: Path) -> subprocess.CompletedProcess[str]:
                           cwd=path.parent, capture_output=True, text=True)  # fmt: skip
 
 
+@pytest.mark.long
 def test_nbval_sees_a_broken_number(tmp_path: Path) -> None:
     path = save(tmp_path / "a.ipynb", PARAMETERS, SUM, cell("print('not compared')", count=3))
     canonicalise(path)

@@ -12,7 +12,11 @@ from habitlab.report.findings import CLAIM_FIELDS
 from tests.conftest import ROOT
 from tests.notebooks.building import NAMES, NOTEBOOKS, OF_IMPORTS, build
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.long,  # twelve reports and as many pages: CI runs it, and nbval runs the notebooks with the quick tests
+    pytest.mark.xdist_group("reports"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ SMALL = {
     ("name", "notebooks"),
     [
         pytest.param("empty", OF_THE_DATA, marks=pytest.mark.long),
-        ("one_user_one_habit", OF_THE_DATA),
+        pytest.param("one_user_one_habit", OF_THE_DATA, marks=pytest.mark.long),
         pytest.param("empty", NAMES, marks=pytest.mark.long),
         pytest.param("all_unknown", OF_THE_DATA, marks=pytest.mark.long),
     ],

@@ -78,7 +78,9 @@ def test_no_page_scrolls_sideways_on_a_phone(open_page: Opener, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("viewport", "scheme"), [(DESK, "dark"), (PHONE, "light")], ids=["desk in the dark", "phone by day"]
+    ("viewport", "scheme"),
+    [(DESK, "dark"), pytest.param(PHONE, "light", marks=pytest.mark.long)],
+    ids=["desk in the dark", "phone by day"],
 )
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing_serious(open_page: Opener, name: str, viewport: dict[str, int], scheme: str) -> None:
