@@ -81,7 +81,7 @@ class Answers:
             with self._connections.use() as connection:
                 happened = self._happened(connection, user, profile, moments[0], now, None)
             together.append(user)
-            if not self._profiled(user, now, None):
+            if not self._profiled(user, profile, now, None):
                 unprofiled.add(user)
             if happened != Since():
                 since[user] = happened
@@ -114,19 +114,23 @@ class Answers:
             if not self._told:
                 log.warning("lists are made without all that happened since the fit: %s", error)
             self._told = True
-            known, profiled = None if now is None else since(now, now), self._profiled(user, now, None)
+            known, profiled = None if now is None else since(now, now), self._profiled(user, profile, now, None)
             return self.live.recommender.recommend(user, k, moment, lang, since=known, profiled=profiled), False
         self._told = False
         record = None if text is None else Registration.of(json.loads(text))
-        profiled = self._profiled(user, now, record)
+        profiled = self._profiled(user, profile, now, record)
         if record is not None:
             user = _with_consent(record, now)
         whole = now is not None or not profile.version
         found = self.live.recommender.recommend(user, k, moment, lang, since=happened, profiled=profiled)
         return replace(found, user_id=key.user_id), whole
 
-    def _profiled(self, user_id: str, now: Mapping[str, Any] | None, record: Registration | None) -> bool:
+    def _profiled(
+        self, user_id: str, profile: Profile, now: Mapping[str, Any] | None, record: Registration | None
+    ) -> bool:
         """Whether to conclude anything from what a person does: their last word, or what the data or the record say."""
+        if now is None and profile.version:
+            return False  # what they said last cannot be read now
         said = None if now is None else now["filters"].get("profiling")
         if said is not None:
             return bool(said)

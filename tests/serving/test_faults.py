@@ -179,6 +179,22 @@ def test_7_1_d_a_corrupt_database_takes_no_event_says_so_and_lists_go_on(make, f
         make(background=False)
 
 
+def test_d9_while_the_last_word_on_profiling_cannot_be_read_nothing_is_concluded(make, folder, recommender):
+    app = make(background=False)
+    client, service = app.test_client(), app.extensions["habitlab"]
+    consent = EVENT | {"event_id": "c", "kind": "consent", "purpose": "profiling", "granted": False}
+    consent = {name: value for name, value in consent.items() if name not in ("habit_id", "status")}
+    assert client.post("/v1/events", json=consent).status_code == 201
+    corrupt(folder)
+    for one in (service, service.answers, service.features, service.directory):
+        one._connections = state.Connections(folder, wait=0.05)
+    service.levels.database.store._connections = state.Connections(folder, wait=0.05)
+    found = client.get(LIST)
+    assert "may not be counted" in found.headers["Warning"]
+    expected = recommender.recommend(EVENT["user_id"], at=AT, profiled=False).items
+    assert [item["score"] for item in found.get_json()["items"]] == [item.score for item in expected]
+
+
 def test_7_1_d_with_a_corrupt_database_what_is_in_memory_still_counts(make, folder):
     app = make(background=False)
     client, service = app.test_client(), app.extensions["habitlab"]
