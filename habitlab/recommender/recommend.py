@@ -401,7 +401,8 @@ class Recommender:
         unprofiled: Set[str],
     ) -> Sequence[list[Recommendations]]:
         ids = self.people_.ids[rows].tolist()
-        careful = [place for place, user in enumerate(ids) if user in unprofiled]
+        careful = [place for place, user in enumerate(ids) if user in unprofiled and user not in since]
+        both = [place for place, user in enumerate(ids) if user in unprofiled and user in since]
         moved = [place for place, user in enumerate(ids) if user in since and user not in unprofiled]
         others = [place for place, user in enumerate(ids) if user not in since and user not in unprofiled]
         found: dict[int, list[Recommendations]] = {}
@@ -411,7 +412,7 @@ class Recommender:
             found.update(zip(places, lists, strict=True))
 
         def alone(places: list[int]) -> People:
-            happened = [(since.get(ids[place], Since()), int(rows[place])) for place in places]
+            happened = [(since[ids[place]], int(rows[place])) for place in places]
             return People.joined([one.of(self.people_, row, self.candidates_) for one, row in happened])
 
         if others:
@@ -421,8 +422,11 @@ class Recommender:
             shifted = [since[ids[place]].shifted(raw[[n]], self.candidates_) for n, place in enumerate(moved)]
             answer(moved, alone(moved), np.arange(len(moved)), np.concatenate(shifted))
         if careful:
-            people = alone(careful).unprofiled(self._everybody)
-            answer(careful, people, np.arange(len(careful)), self._raw_of_answers(rows[careful]))
+            people = self.people_.unprofiled(self._everybody)
+            answer(careful, people, rows[careful], self._raw_of_answers(rows[careful]))
+        if both:
+            people = alone(both).unprofiled(self._everybody)
+            answer(both, people, np.arange(len(both)), self._raw_of_answers(rows[both]))
         return [found[place] for place in range(len(rows))]
 
     def _answers(

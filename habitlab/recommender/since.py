@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ class Since:
 
     def of(self, people: People, row: int, candidates: Candidates) -> People:
         """Return this person alone, with what happened since."""
-        number = {str(habit): place for place, habit in enumerate(candidates.ids)}
+        number = _places(candidates)
         mine = slice(people.first[row], people.first[row + 1])
         habit, day, kind = people.event_habit[mine], people.event_day[mine], people.event_kind[mine]
         known = set(habit[kind != SHOWN].tolist())
@@ -82,6 +83,11 @@ class Since:
         chance = np.clip(raw[:, -1], _LEAST, 1 - _LEAST)
         moved[:, -1] = special.expit(special.logit(chance) + self.success + own)
         return moved
+
+
+@lru_cache(maxsize=8)
+def _places(candidates: Candidates) -> Mapping[str, int]:
+    return {str(habit): place for place, habit in enumerate(candidates.ids)}
 
 
 def changes_of(rejected: Iterable[str], rated: Mapping[str, int]) -> dict[str, float]:
