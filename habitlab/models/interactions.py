@@ -176,11 +176,16 @@ def before(days: npt.NDArray[np.datetime64], until: Day | None) -> npt.NDArray[n
 
 def consenting(dataset: Dataset, purpose: Purpose, until: Day | None = None) -> npt.NDArray[np.bool_]:
     """Whether each user's last word on `purpose` before `until` is yes (users,); no word is no."""
+    word = last_words(dataset, purpose, until)
+    return dataset.users["user_id"].map(word).eq(True).fillna(False).to_numpy(dtype=bool)
+
+
+def last_words(dataset: Dataset, purpose: Purpose, until: Day | None = None) -> pd.Series:
+    """What each person who said anything of a purpose before `until` said last: True for allowed, by user_id."""
     told = dataset.consents
     day = days_of(dataset, "consents", "at")
     told = told[(told["purpose"] == purpose).fillna(False).to_numpy(dtype=bool) & before(day, until)]
-    word = told.sort_values("at", kind="stable").groupby("user_id", observed=True)["granted"].last()
-    return dataset.users["user_id"].map(word).eq(True).fillna(False).to_numpy(dtype=bool)
+    return told.sort_values("at", kind="stable").groupby("user_id", observed=True)["granted"].last()
 
 
 def _union(*sets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

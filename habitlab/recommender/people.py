@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from habitlab.dataset import Dataset
-    from habitlab.dataset.vocabulary import Purpose
     from habitlab.features.days import Day
     from habitlab.models.interactions import Interactions
 
@@ -63,6 +62,7 @@ class People:
         import pandas as pd
 
         from habitlab.dataset.vocabulary import Purpose
+        from habitlab.models.interactions import last_words
 
         weekdays = _weekdays(dataset, until)
         people = cls._of(dataset.users, interactions.evidence, weekdays, _events(dataset, interactions, until))
@@ -131,7 +131,7 @@ class People:
 
     def unprofiled(self, weekdays: Floats) -> People:
         """Return them with nothing concluded from what they do: no evidence, and everybody's weekdays (7,)."""
-        return replace(self, evidence=np.zeros(len(self.ids)), weekdays=np.tile(weekdays, (len(self.ids), 1)))
+        return replace(self, evidence=np.zeros(len(self.ids)), weekdays=np.broadcast_to(weekdays, self.weekdays.shape))
 
     def group(self, rows: Ints, habits: int) -> Group:
         """Some users, as filters see them; `habits` is the number of all habits."""
@@ -178,16 +178,10 @@ class People:
 def opted_out(dataset: Dataset) -> set[str]:
     """Return who refused personalisation in so many words, and did not allow it later."""
     from habitlab.dataset.vocabulary import Purpose
+    from habitlab.models.interactions import last_words
 
     last = last_words(dataset, Purpose.PERSONALISATION)
     return {str(user) for user in last.index[~last.to_numpy(dtype=bool)]}
-
-
-def last_words(dataset: Dataset, purpose: Purpose) -> pd.Series:
-    """What each person who said anything of a purpose said last: True for allowed, by user_id."""
-    told = dataset.consents
-    told = told[told["purpose"].eq(purpose).fillna(False).to_numpy(dtype=bool)]
-    return told.sort_values("at", kind="stable").groupby("user_id", observed=True)["granted"].last()
 
 
 def may_be_profiled(told: bool | None, age: float) -> bool:

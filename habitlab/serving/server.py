@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import logging
 import os
 import selectors
@@ -79,11 +78,11 @@ def serve(
 
         def load() -> Any:
             from habitlab.serving.app import create_app
+            from habitlab.serving.background import settle
 
             app = create_app(data, state, redis, token, rate=rate, workers=workers)
             app.extensions["habitlab"].answers.warm()
-            gc.collect()
-            gc.freeze()  # the fitted model is no garbage: to look through it would stop every answer for 0.2 s
+            settle()
             return app
 
         run(load, address, workers, threads or THREADS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 import re
@@ -25,7 +24,7 @@ from habitlab.explanations.wording import FALLBACK, language, unknown_language
 from habitlab.recommender.recommend import Recommender, read_moment
 from habitlab.serving import events, forgotten, lists, state, updater
 from habitlab.serving.answers import Answers
-from habitlab.serving.background import repeat
+from habitlab.serving.background import repeat, settle
 from habitlab.serving.base import prepare
 from habitlab.serving.cache import Levels
 from habitlab.serving.exposures import ExposureLog
@@ -181,7 +180,7 @@ class Service:
         answers.warm()
         self.directory.replace(fresh.zones)
         self.live, self.answers = fresh, answers
-        gc.freeze()  # see `server.serve`
+        settle()
         log.warning("version %s is live", fresh.version)
         return True
 

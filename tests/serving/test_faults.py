@@ -154,15 +154,19 @@ def corrupt(folder: Path) -> None:
     (folder / "service.db").write_bytes(b"no database" * 5000)
 
 
+def look_anew(*parts) -> None:
+    """Have parts of a service open the database again."""
+    for part in parts:
+        part._connections = state.Connections(part._connections.folder, wait=0.05)
+
+
 def test_7_1_d_a_corrupt_database_takes_no_event_says_so_and_lists_go_on(make, folder, caplog):
     app = make(background=False)
     client, service = app.test_client(), app.extensions["habitlab"]
     whole = client.get(LIST).get_json()
     first = whole["items"][0]["habit_id"]
     corrupt(folder)
-    for one in (service, service.answers, service.features, service.directory):
-        one._connections = state.Connections(folder, wait=0.05)
-    service.levels.database.store._connections = state.Connections(folder, wait=0.05)
+    look_anew(service, service.answers, service.features, service.directory, service.levels.database.store)
     assert client.post("/v1/events", json=EVENT).status_code == 503
     assert client.post("/v1/users", json={"age": 40}).status_code == 503
     assert client.get("/readyz").status_code == 503
@@ -186,9 +190,7 @@ def test_d9_while_the_last_word_on_profiling_cannot_be_read_nothing_is_concluded
     consent = {name: value for name, value in consent.items() if name not in ("habit_id", "status")}
     assert client.post("/v1/events", json=consent).status_code == 201
     corrupt(folder)
-    for one in (service, service.answers, service.features, service.directory):
-        one._connections = state.Connections(folder, wait=0.05)
-    service.levels.database.store._connections = state.Connections(folder, wait=0.05)
+    look_anew(service, service.answers, service.features, service.directory, service.levels.database.store)
     found = client.get(LIST)
     assert "may not be counted" in found.headers["Warning"]
     expected = recommender.recommend(EVENT["user_id"], at=AT, profiled=False).items
@@ -202,9 +204,7 @@ def test_7_1_d_with_a_corrupt_database_what_is_in_memory_still_counts(make, fold
     client.post("/v1/events", json=EVENT | {"kind": "response", "response": "rejected", "habit_id": first})
     client.get(LIST)
     corrupt(folder)
-    for one in (service.answers, service.features):
-        one._connections = state.Connections(folder, wait=0.05)
-    service.levels.database.store._connections = state.Connections(folder, wait=0.05)
+    look_anew(service.answers, service.features, service.levels.database.store)
     for k in (3, 4):  # lists that nobody has made yet
         assert first not in client.get(f"{LIST}&k={k}").get_data(as_text=True)
 
