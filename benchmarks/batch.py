@@ -39,7 +39,9 @@ def measure(data: str, users: int) -> None:
     recommender.__dict__["_kept"] = recommender.__dict__["_kept_answers"] = None
     ids, moments = recommender.user_ids_.tolist(), lists.moments(DAY)
     users = users or len(ids)
-    list(recommender.recommend_many(ids[:BLOCK]))  # what has to be read once
+    people = recommender.people_
+    unprofiled = set(people.ids[~people.profiled].tolist())  # whom the batch asks by their answers alone
+    list(recommender.recommend_many(ids[:BLOCK], unprofiled=unprofiled))  # what has to be read once
     live, seconds = Live(recommender), Counter[str]()
 
     @contextmanager
@@ -64,9 +66,9 @@ def measure(data: str, users: int) -> None:
             if number % 2:
                 score(block)
             with timed("lists of one moment"):
-                list(recommender.recommend_many(block, 5, moments[:1]))
+                list(recommender.recommend_many(block, 5, moments[:1], unprofiled=unprofiled))
             with timed("lists of three moments"):
-                found = list(recommender.recommend_many(block, 5, moments))
+                found = list(recommender.recommend_many(block, 5, moments, unprofiled=unprofiled))
             if not number % 2:
                 score(block)
             with timed("words and JSON of three"):
