@@ -1,4 +1,4 @@
-"""Lists for 100,000 people: scoring alone, beside scoring, filtering, varying and drawing; and then words and writing.
+"""Lists for 100,000 people: scoring alone, beside all that a batch does but writing; and then writing.
 
 Run `python benchmarks/batch.py [--users N] [--data PATH]`. The people of the data are asked for again and again until
 there are enough, and no scores are kept, so that the models are asked for each of them, as they are where there are
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -28,7 +28,8 @@ def measure(data: str, users: int) -> None:
     """Print processor seconds of each step, ratios and peak memory."""
     import gc
 
-    from habitlab.explanations.reasons import explain_lists
+    from habitlab.explanations.reasons import explain_list
+    from habitlab.recommender.draws import Drawn
     from habitlab.recommender.fitted import fitted
     from habitlab.serving import lists, state
     from habitlab.serving.batch import BLOCK, no_collector
@@ -41,7 +42,7 @@ def measure(data: str, users: int) -> None:
     users = users or len(ids)
     people = recommender.people_
     unprofiled = set(people.ids[~people.profiled].tolist())  # whom the batch asks by their answers alone
-    list(recommender.recommend_many(ids[:BLOCK], unprofiled=unprofiled))  # what has to be read once
+    list(recommender.draw_many(ids[:BLOCK], unprofiled=unprofiled))  # what has to be read once
     live, seconds = Live(recommender), Counter[str]()
 
     @contextmanager
@@ -54,8 +55,17 @@ def measure(data: str, users: int) -> None:
         with timed("scoring alone"):
             recommender.score(block)
 
+    def draw(block: list[str], at: Sequence[datetime]) -> list[list[bytes]]:
+        found = recommender.draw_many(block, 5, at, unprofiled=unprofiled)
+        return [packed for drawn in found for packed in drawn.pack()]
+
+    def word(packed: bytes, at: datetime) -> None:
+        key = lists.Key("somebody", live.key, 0, lists.name(5, at))
+        drawn = Drawn.unpack(packed, recommender.record(5), 5, at)
+        lists.Ready.of(explain_list(recommender.tell(drawn)[0][0]), key).pack()
+
     reset_peak()
-    before, tenth = peak(), 0.0
+    before, tenth, read = peak(), 0.0, 0
     with (
         tempfile.TemporaryDirectory(prefix="habitlab-batch-") as folder,
         closing(state.connect(folder)) as connection,
@@ -66,30 +76,35 @@ def measure(data: str, users: int) -> None:
             if number % 2:
                 score(block)
             with timed("lists of one moment"):
-                list(recommender.recommend_many(block, 5, moments[:1], unprofiled=unprofiled))
+                draw(block, moments[:1])
             with timed("lists of three moments"):
-                found = list(recommender.recommend_many(block, 5, moments, unprofiled=unprofiled))
+                found = draw(block, moments)
             if not number % 2:
                 score(block)
-            with timed("words and JSON of three"):
-                ready = [
-                    (key := lists.Key(user, live.key, 0, lists.name(5, "en", moment)), lists.Ready.of(one, key))
-                    for user, several in zip(block, found, strict=True)
-                    for moment, one in zip(moments, explain_lists(several, "en"), strict=True)
-                ]
             with timed("writing three"), state.transaction(connection):
-                now = datetime.now(UTC)
-                connection.executemany(PUT, [row_of(key, one.pack(), now, None, 1) for key, one in ready])
+                now, names = datetime.now(UTC), [lists.name(5, moment) for moment in moments]
+                rows = [
+                    row_of(lists.Key(user, live.key, 0, name), packed, now, None, 1)
+                    for user, several in zip(block, found, strict=True)
+                    for name, packed in zip(names, several, strict=True)
+                ]
+                connection.executemany(PUT, rows)
+            with timed("words for a read list"):  # of every hundredth person
+                for several in found[::100]:
+                    word(several[0], moments[0])
+                    read += 1
             gc.collect()
             if begin <= users / 10:
                 tenth = peak() - before
+    words = seconds.pop("words for a read list")
     for step, spent in sorted(seconds.items(), key=lambda one: one[0] != "scoring alone"):
         print(f"{step:24} {spent:7.1f} s  {users / spent:8,.0f} people a second")
     alone = seconds["scoring alone"]
     for step in ("lists of one moment", "lists of three moments"):
         print(f"{step}: {alone / seconds[step]:.2f} of the rate of scoring alone (aim 0.8)")
-    whole = seconds["lists of three moments"] + seconds["words and JSON of three"]
-    print(f"with words and JSON: {alone / whole:.2f}; with writing: {alone / (whole + seconds['writing three']):.2f}")
+    whole = seconds["lists of three moments"] + seconds["writing three"]
+    print(f"three moments with writing: {alone / whole:.2f}")
+    print(f"words and JSON of a list, made when it is read first: {1000 * words / read:.2f} ms")
     print(
         f"memory above the recommender: {tenth:.0f} MB after a tenth of the people, {peak() - before:.0f} MB in the end"
     )

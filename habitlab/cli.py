@@ -362,14 +362,16 @@ def batch(
     data: DataOption = BUILT_IN,
     folder: Annotated[Path | None, typer.Option("--state", help="Folder of the service; beside the data.")] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="How many habits.")] = 5,
-    lang: Annotated[str, typer.Option(help="Language of names and reasons: en or ru.")] = "en",
     day: Annotated[
         str | None,
         typer.Option(metavar="DAY", help="Day on people's own clocks, like 2026-01-05; today when left out."),
     ] = None,
     block: Annotated[int, typer.Option(min=1, help="People whose lists are in memory at once.")] = 500,
 ) -> None:
-    """Make everybody's lists of a day ahead. Stopped on the way, call it again; until then the former stay live."""
+    """Make everybody's lists of a day ahead. Stopped on the way, call it again; until then the former stay live.
+
+    They serve every language.
+    """
     from datetime import date
 
     from habitlab.serving.batch import run
@@ -380,7 +382,7 @@ def batch(
         raise ValueError(f"{day!r} is no day like 2026-01-05") from None
     if str(data) != "sample":
         _need_data(data)
-    found = run(data, folder, day=when, k=k, lang=lang, block=block, progress=True)
+    found = run(data, folder, day=when, k=k, block=block, progress=True)
     _print(
         f"{when}: {found.made:,} lists made for {found.people:,} people"
         f"{f', of whom {found.ready:,} had theirs' if found.ready else ''}; they are live"

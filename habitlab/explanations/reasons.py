@@ -41,29 +41,15 @@ def explain_list(recommendations: Recommendations, code: str | None = None) -> R
     A place drawn by lot says so before all other reasons. A language without texts gives English ones, and a warning in
     the list as well.
     """
-    return explain_lists([recommendations], code)[0]
-
-
-def explain_lists(lists: Sequence[Recommendations], code: str | None = None) -> list[Recommendations]:
-    """Return `explain_list` of several lists of one person; what is alike in several of them is put into words once."""
-    known: dict[str, tuple[Item, list[str]]] = {}
-    return [_explained(one, code or one.language, known) for one in lists]
-
-
-def _explained(
-    recommendations: Recommendations, code: str, known: dict[str, tuple[Item, list[str]]]
-) -> Recommendations:
-    """Explain a list; `known` holds, of each habit, an item and the reasons for it."""
+    code = code or recommendations.language
     problem = unknown_language(code)
     words = language(FALLBACK if problem else code)
     items = []
     for item in recommendations.items:
-        before, reasons = known.get(item.habit_id, (None, []))
-        if before is None or before.contributions is not item.contributions:
-            reasons = _sentences(item_factors(recommendations, item), words)
-            known[item.habit_id] = item, reasons
+        reasons = _sentences(item_factors(recommendations, item), words)
         name = habit_name(item.habit, words.code) if item.habit else item.name
-        items.append(item.but(name=name, reasons=[*([words.say("reason.by_lot")] if item.by_lot else []), *reasons]))
+        by_lot = [words.say("reason.by_lot")] if item.by_lot else []
+        items.append(replace(item, name=name, reasons=[*by_lot, *reasons]))
     told = [_say_note(note, recommendations.filtered, words) for note in recommendations.notes]
     told += [problem] if problem else []
     return replace(

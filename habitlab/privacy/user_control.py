@@ -21,7 +21,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,8 +37,10 @@ from habitlab.dataset.schema import TABLES
 from habitlab.dataset.sqlite import replacing
 from habitlab.places import cache_folder
 from habitlab.privacy import traces
-from habitlab.serving import forgotten, state
+from habitlab.serving import forgotten, live, state
+from habitlab.serving.answers import word
 from habitlab.serving.learning import registry
+from habitlab.serving.lists import Key
 from habitlab.simulation import truth_path
 
 Tell = Callable[[str], None]
@@ -57,8 +59,8 @@ def export(user_id: str, data: str | Path, folder: str | Path | None = None) -> 
     """Return everything that is known of a person, JSON-able.
 
     `dataset`: their rows of every table; `truth`: what the simulated world knows of them; `service`: their rows of
-    every table of the service in `folder` (by default beside the data); `models`: registered models that learnt from
-    them.
+    every table of the service in `folder` (by default beside the data), finished lists in English, and without a body
+    where the model that made them is gone; `models`: registered models that learnt from them.
 
     Raises
     ------
@@ -72,6 +74,7 @@ def export(user_id: str, data: str | Path, folder: str | Path | None = None) -> 
     service = _service_rows(place, user_id)
     if not _in_dataset(dataset, user_id) and not any(service.values()):
         raise _unknown(user_id, dataset, place)
+    _tell_lists(service.get("lists", []), data, place)
     truth = truth_path(data)
     known = pd.read_parquet(truth, filters=[("user_id", "==", user_id)]) if truth.exists() else pd.DataFrame()
     return {
@@ -378,12 +381,24 @@ def _service_rows(place: Path, user_id: str) -> dict[str, list[dict[str, Any]]]:
         for table in _personal_tables(connection):
             rows = connection.execute(f'SELECT * FROM "{table}" WHERE user_id = ?', (user_id,))
             names = [column[0] for column in rows.description]
-            found[table] = [{name: _plain(value) for name, value in zip(names, row, strict=True)} for row in rows]
+            found[table] = [dict(zip(names, row, strict=True)) for row in rows]
     return found
 
 
-def _plain(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+def _tell_lists(rows: Sequence[dict[str, Any]], data: str | Path, place: Path) -> None:
+    """Put finished lists, which are kept without words, into words."""
+    try:
+        model = live.find(data, place) if rows else None
+    except (ValueError, OSError):  # no model can be had: nobody is shown these lists any more
+        model = None
+    for row in rows:
+        key = Key(row["user_id"], row["model_version"], row["profile_version"], row["key"])
+        try:
+            if model is None or key.model_version != model.key:
+                raise ValueError("another model made it")
+            row["body"] = json.loads(word(model.recommender, key, row["body"], "en").body + b"}")
+        except ValueError:
+            row["body"] = None
 
 
 def _unknown(user_id: str, dataset: Dataset, place: Path) -> ValueError:

@@ -102,6 +102,10 @@ class Blend:
         return parts
 
 
+BESIDE_CONTENT = ("preference", "similar_people", "success", "age")
+"""Names of the parts of a score that follow those of the content model."""
+
+
 def total(contributions: Mapping[str, Floats]) -> Floats:
     """Sum of the contributions in the order of their names, always the same to the last bit."""
     return np.clip(sum(contributions[name] for name in sorted(contributions)), 0.0, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Begin = tuple[int, date | None]  # weekday, and its date
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +32,8 @@ class Choice:
     eligible: Ints  # (people,) number of habits that could be offered
     taken: Ints  # (people, reasons) number of habits that each filter took away
     spread: Floats  # (people,) of the scores of eligible habits
-    begins: Sequence[Sequence[Begin]]
-    """Of every person when to begin a habit: one that can be begun today, and one whose part of the day is over."""
+    weekday: Ints  # (people, 2) to begin on: a habit that can be begun today, and one whose part of the day is over
+    starts: Ints  # (people, 2) its day since 1970-01-01, `context.NO_DAY` where the moment is not known
     over: npt.NDArray[np.bool_]  # (habits,) whether its part of the day is over
 
 
@@ -76,6 +75,8 @@ def choose(
     highest = np.where(left, score, -np.inf).max(axis=1, initial=-np.inf)
     lowest = np.where(left, score, np.inf).min(axis=1, initial=np.inf)
     over = context.over(candidates, context.hour_of(at))
+    begins = [context.first_days(group.weekdays, at, today_is_over=late) for late in (False, True)]
+    weekday, starts = (np.stack(several, axis=1) for several in zip(*begins, strict=True))
     return Choice(
         habits=shown,
         propensity=propensity,
@@ -83,8 +84,7 @@ def choose(
         eligible=eligible,
         taken=taken,
         spread=np.where(eligible > 0, highest - lowest, 0.0),
-        begins=list(
-            zip(*(context.first_days(group.weekdays, at, today_is_over=late) for late in (False, True)), strict=True)
-        ),
+        weekday=weekday,
+        starts=starts,
         over=over,
     )

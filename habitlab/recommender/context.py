@@ -28,8 +28,8 @@ time_of_day
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,9 @@ PART_ENDS = (12, 18, 24)
 """Local hours at which morning, afternoon and evening are over. Before `NIGHT_ENDS` the day has not begun."""
 NIGHT_ENDS = 5
 LONG_AGO = np.int64(-(10**6))
+NO_DAY = np.int64(np.iinfo(np.int32).min)
+"""In place of a day that is not known."""
+_EPOCH = date(1970, 1, 1).toordinal()
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -162,14 +165,28 @@ def good_weekdays(weekdays: Floats) -> Bools:
     return good | ~good.any(axis=1, keepdims=True)
 
 
-def first_days(weekdays: Floats, at: datetime | None, *, today_is_over: bool = False) -> list[tuple[int, date | None]]:
-    """Weekday (0 Monday) on which each of these people best begins, and its date.
+def first_days(weekdays: Floats, at: datetime | None, *, today_is_over: bool = False) -> tuple[Ints, Ints]:
+    """Weekday (people,), 0 Monday, on which each of these people best begins, and its day since 1970-01-01 (people,).
 
-    It is their next good one from the moment on, at most a week away; without a moment the best one, and no date.
+    It is their next good one from the moment on, at most a week away; without a moment the best one, and `NO_DAY`.
     """
     if at is None:
-        return [(best, None) for best in weekdays.argmax(axis=1).tolist()]
-    first = at.date() + timedelta(days=int(today_is_over))
-    ahead = np.roll(good_weekdays(weekdays), -first.weekday(), axis=1).argmax(axis=1)
-    days = [first + timedelta(days=number) for number in range(7)]
-    return [(days[number].weekday(), days[number]) for number in ahead.tolist()]
+        return weekdays.argmax(axis=1), np.full(len(weekdays), NO_DAY)
+    first = day_number(at) + int(today_is_over)
+    ahead = np.roll(good_weekdays(weekdays), -weekday_of(first), axis=1).argmax(axis=1)
+    return weekday_of(first + ahead), first + ahead
+
+
+def day_number(at: datetime) -> int:
+    """Day of a moment since 1970-01-01."""
+    return at.toordinal() - _EPOCH
+
+
+def date_of(day: int) -> date | None:
+    """Date of a day since 1970-01-01; None of `NO_DAY`."""
+    return None if day == NO_DAY else date.fromordinal(day + _EPOCH)
+
+
+def weekday_of(day: Any) -> Any:
+    """Weekday, 0 Monday, of days since 1970-01-01, a Thursday."""
+    return (day + 3) % 7

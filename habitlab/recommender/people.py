@@ -171,8 +171,15 @@ class People:
 
     def profile(self, user: int) -> dict[str, Any]:
         """Return the `SHARED` answers that a user gave."""
-        told = json.loads(bytes(self.profiles[user]))
-        return {name: answer for name, answer in told.items() if answer is not None}
+        return answers_of(bytes(self.profiles[user]))
+
+
+def answers_of(profile: bytes) -> dict[str, Any]:
+    """Return the answers given in one of `People.profiles`; ValueError for what is no JSON object."""
+    told = json.loads(profile)
+    if not isinstance(told, dict):
+        raise ValueError(f"answers are a JSON object; got {told!r}")
+    return {name: answer for name, answer in told.items() if answer is not None}
 
 
 def opted_out(dataset: Dataset) -> set[str]:

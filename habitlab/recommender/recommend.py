@@ -9,16 +9,18 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from habitlab.recommender import choice, context, diversity, exploration
-from habitlab.recommender.blend import Blend, overlap, total
+from habitlab.recommender import choice, context, diversity, draws, exploration
+from habitlab.recommender.blend import BESIDE_CONTENT, Blend, overlap, total
 from habitlab.recommender.candidates import PARTS, Candidates, with_catalogue
-from habitlab.recommender.people import People
+from habitlab.recommender.draws import Drawn
+from habitlab.recommender.people import People, answers_of
 from habitlab.recommender.recommendations import Item, Note, Recommendations
 from habitlab.recommender.since import Since
 
@@ -319,6 +321,20 @@ class Recommender:
         ValueError
             An unknown user, k below 1, or a moment with a zone.
         """
+        drawn = self.draw(user, k, at, tomorrow=tomorrow, since=since, profiled=profiled)
+        return self.tell(drawn, lang)[0][0]
+
+    def draw(
+        self,
+        user: str | Mapping[str, Any] | pd.DataFrame,
+        k: int = 5,
+        at: datetime | str | None = None,
+        *,
+        tomorrow: bool = False,
+        since: Since | None = None,
+        profiled: bool = True,
+    ) -> Drawn:
+        """Draw the list that `recommend` tells, in which no language is left; raises as it does."""
         _check_number(k)
         moment = read_moment(at)
         compared = False
@@ -337,8 +353,9 @@ class Recommender:
                 raw = since.shifted(raw, self.candidates_)
             else:
                 people = people.unprofiled(self._everybody)
-        ((answer,),) = self._answers(people, row, raw, k, [moment], lang, tomorrow=tomorrow, compared=compared)
-        return answer
+        records = self._draw(people, row, raw, k, [moment], tomorrow=tomorrow)
+        records["compared"] = compared
+        return _drawn(people, row, k, [moment], records)
 
     def recommend_as_allowed(
         self, user: Any, k: int = 5, at: datetime | str | None = None, lang: str = "en", *, tomorrow: bool = False
@@ -384,78 +401,95 @@ class Recommender:
         something since the fit, by their id. `unprofiled`: those of whom nothing is concluded from what they do. Raises
         as `recommend` does.
         """
+        drawn = self.draw_many(user_ids, k, at, tomorrow=tomorrow, since=since, unprofiled=unprofiled)
+        for block in drawn:
+            yield from self.tell(block, lang)
+
+    def draw_many(
+        self,
+        user_ids: Sequence[str] | None = None,
+        k: int = 5,
+        at: Sequence[datetime | str | None] = (None,),
+        *,
+        tomorrow: bool = False,
+        since: Mapping[str, Since] | None = None,
+        unprofiled: Set[str] = frozenset(),
+    ) -> Iterator[Drawn]:
+        """Draw the lists that `recommend_many` tells, a block of people after the other; raises as it does."""
         _check_number(k)
         moments = [read_moment(moment) for moment in at]
         rows, happened = self.rows(user_ids), since or {}
         for block in _blocks(len(rows)):
-            yield from self._many(rows[block], k, moments, lang, tomorrow, happened, unprofiled)
+            yield self._draw_block(rows[block], k, moments, tomorrow, happened, unprofiled)
 
-    def _many(
+    def _draw_block(
         self,
         rows: npt.NDArray[np.int64],
         k: int,
         moments: Sequence[datetime | None],
-        lang: str,
         tomorrow: bool,
         since: Mapping[str, Since],
         unprofiled: Set[str],
-    ) -> Sequence[list[Recommendations]]:
+    ) -> Drawn:
         ids = self.people_.ids[rows].tolist()
         careful = [place for place, user in enumerate(ids) if user in unprofiled and user not in since]
         both = [place for place, user in enumerate(ids) if user in unprofiled and user in since]
         moved = [place for place, user in enumerate(ids) if user in since and user not in unprofiled]
         others = [place for place, user in enumerate(ids) if user not in since and user not in unprofiled]
-        found: dict[int, list[Recommendations]] = {}
-
-        def answer(places: list[int], people: People, where: npt.NDArray[np.int64], raw: Floats) -> None:
-            lists = self._answers(people, where, raw, k, moments, lang, tomorrow=tomorrow)
-            found.update(zip(places, lists, strict=True))
+        records = np.zeros((len(rows), len(moments)), dtype=self.record(k))
 
         def alone(places: list[int]) -> People:
             happened = [(since[ids[place]], int(rows[place])) for place in places]
             return People.joined([one.of(self.people_, row, self.candidates_) for one, row in happened])
 
+        def draw(places: list[int], people: People, where: npt.NDArray[np.int64], raw: Floats) -> None:
+            records[places] = self._draw(people, where, raw, k, moments, tomorrow=tomorrow)
+
         if others:
-            answer(others, self.people_, rows[others], self._raw(rows[others]))
+            draw(others, self.people_, rows[others], self._raw(rows[others]))
         if moved:
             raw = self._raw(rows[moved])
             shifted = [since[ids[place]].shifted(raw[[n]], self.candidates_) for n, place in enumerate(moved)]
-            answer(moved, alone(moved), np.arange(len(moved)), np.concatenate(shifted))
+            draw(moved, alone(moved), np.arange(len(moved)), np.concatenate(shifted))
         if careful:
             people = self.people_.unprofiled(self._everybody)
-            answer(careful, people, rows[careful], self._raw_of_answers(rows[careful]))
+            draw(careful, people, rows[careful], self._raw_of_answers(rows[careful]))
         if both:
             people = alone(both).unprofiled(self._everybody)
-            answer(both, people, np.arange(len(both)), self._raw_of_answers(rows[both]))
-        return [found[place] for place in range(len(rows))]
+            draw(both, people, np.arange(len(both)), self._raw_of_answers(rows[both]))
+        return _drawn(self.people_, rows, k, moments, records)
 
-    def _answers(
+    def record(self, k: int) -> np.dtype[np.void]:
+        """Return the form in which lists of k habits are kept; see `draws.record`."""
+        return draws.record(min(k, len(self.candidates_)), len(self._parts))
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return (*self._block_weights, *BESIDE_CONTENT)
+
+    def _draw(
         self,
         people: People,
         rows: npt.NDArray[np.int64],
         raw: Floats,
         k: int,
         moments: Sequence[datetime | None],
-        lang: str,
         *,
         tomorrow: bool,
-        compared: bool = False,
-    ) -> list[list[Recommendations]]:
-        """Lists of a block of people for each of the moments; `raw` as `_ask` returns it."""
-        parts = self._blended(raw, people, rows)
-        score, group = total(parts), people.group(rows, len(self.candidates_))
+    ) -> draws.Records:
+        """Lists of a block of people for each of the moments (people, moments); `raw` as `_ask` returns it."""
+        named = self._blended(raw, people, rows)
+        score, group = total(named), people.group(rows, len(self.candidates_))
+        parts = [named[name] for name in self._parts]
         weight = self.blend.weights(people.evidence[rows])["success"][:, None]
-        chance = np.divide(parts["success"], weight, out=np.full(score.shape, np.nan), where=weight > 0)
+        chance = np.divide(named["success"], weight, out=np.full(score.shape, np.nan), where=weight > 0)
         chance = np.clip(chance, 0.0, 1.0)
-        means = np.stack([part.mean(axis=1) for part in parts.values()], axis=1).tolist()
-        neutral = [dict(zip(parts, values, strict=True)) for values in means]
-        profiles = [people.profile(row) for row in rows.tolist()]
-        ids, zones = people.ids[rows].tolist(), people.zone[rows].tolist()
-        history, ageless = (people.evidence[rows] > 0).tolist(), np.isnan(group.age).tolist()
-        policy = f"blend {self.version_}, last place by lot {self.exploration:g}"
-        found: list[list[Recommendations]] = [[] for _ in ids]
-        told: list[dict[int, Item]] = [{} for _ in ids]
-        for at in moments:
+        records = np.zeros((len(rows), len(moments)), dtype=self.record(k))
+        records["average"] = np.stack([part.mean(axis=1) for part in parts], axis=1)[:, None]
+        records["acted"] = (people.evidence[rows] > 0)[:, None]
+        records["ageless"] = np.isnan(group.age)[:, None]
+        ids = people.ids[rows].tolist()
+        for number, at in enumerate(moments):
             stamp = None if at is None else at.isoformat()
             chosen = choice.choose(
                 score,
@@ -464,74 +498,82 @@ class Recommender:
                 self.alike_,
                 [exploration.lots(self.seed, user, stamp) for user in ids],
                 k=k,
-                day=self.day_ if at is None else (at.date() - datetime(1970, 1, 1).date()).days,
+                day=self.day_ if at is None else context.day_number(at),
                 at=at,
                 tomorrow=tomorrow,
                 varied=self.diversity,
                 epsilon=self.exploration,
             )
-            taken, tied = chosen.taken.tolist(), (chosen.spread < _TIED).tolist()
-            self._tell(told, chosen.habits, score, parts, chance, lang)
-            items = _placed(told, chosen)
-            for row, eligible in enumerate(chosen.eligible.tolist()):
-                filtered = {reason: count for reason, count in zip(context.REASONS, taken[row], strict=True) if count}
-                found[row].append(
-                    Recommendations(
-                        user_id=ids[row],
-                        items=items[row],
-                        filtered=filtered,
-                        model_version=self.version_,
-                        notes=(
-                            *self._notes,
-                            *([Note("impersonal")] if PERSONAL.isdisjoint(profiles[row]) else []),
-                            *([Note("ageless")] if ageless[row] and "age" in filtered else []),
-                            *([Note("tied", {"habits": eligible})] if eligible > 1 and tied[row] else []),
-                            *_shortage(k, len(items[row]), len(self.candidates_), filtered),
-                        ),
-                        at=at,
-                        shown_at=_instant(at, zones[row]),
-                        policy=policy,
-                        language=lang,
-                        person=profiles[row],
-                        neutral=neutral[row],
-                        has_history=history[row],
-                        compared=compared,
-                    )
-                )
-        return found
+            draws.fill(records[:, number], chosen, score, chance, parts)
+        return records
 
-    def _tell(
-        self,
-        told: Sequence[dict[int, Item]],
-        habits: npt.NDArray[np.int64],
-        score: Floats,
-        parts: Mapping[str, Floats],
-        chance: Floats,
-        lang: str,
-    ) -> None:
-        """Put an item for each habit of these lists (people, k) into `told` (people,), unless it is there.
-
-        It does not depend on the moment: at another one a habit has another place at most.
-        """
-        new = [
-            (row, habit)
-            for row, places in enumerate(habits.tolist())
-            for habit in places
-            if habit >= 0 and habit not in told[row]
-        ]
-        where = tuple(np.array(new, dtype=np.int64).reshape(-1, 2).T)
-        chances, known = chance[where], {habit: self._item(habit, lang) for habit in {habit for _, habit in new}}
-        shares = np.stack([part[where] for part in parts.values()], axis=-1)
-        for (row, habit), points, success, interval, contributions in zip(
-            new, score[where].tolist(), chances.tolist(), self._between(chances), shares.tolist(), strict=True
-        ):
-            unknown = success != success  # NaN
-            told[row][habit] = known[habit].but(
-                score=points,
-                success_probability=None if unknown else success,
-                contributions=dict(zip(parts, contributions, strict=True)),
-                success_interval=None if unknown else interval,
+    def tell(self, drawn: Drawn, lang: str = "en") -> list[list[Recommendations]]:
+        """Return the lists of each person for each moment; ValueError for what no list of this recommender can hold."""
+        habits = drawn.records["habits"]
+        if drawn.records.dtype != self.record(drawn.k) or (habits >= len(self.candidates_)).any():
+            raise ValueError("these lists are none of this recommender")
+        items = {habit: self._item(habit, lang) for habit in np.unique(habits[habits >= 0]).tolist()}
+        lists, intervals = drawn.lists(), self._between(drawn.records["chance"])
+        return [
+            [
+                self._told(one, between, items, drawn.k, user, zone, person, at, lang)
+                for one, between, at in zip(several, betweens, drawn.moments, strict=True)
+            ]
+            for several, betweens, user, zone, person in zip(
+                lists, intervals, drawn.user_ids, drawn.zones, map(answers_of, drawn.people), strict=True
             )
+        ]
+
+    def _told(
+        self,
+        one: Mapping[str, Any],
+        intervals: Sequence[Sequence[float]],
+        items: Mapping[int, Item],
+        k: int,
+        user: str,
+        zone: str,
+        person: Mapping[str, Any],
+        at: datetime | None,
+        lang: str,
+    ) -> Recommendations:
+        """Return the list of a record; `items` without what is somebody's."""
+        length = sum(habit >= 0 for habit in one["habits"])
+        filtered = {reason: count for reason, count in zip(context.REASONS, one["taken"], strict=True) if count}
+        return Recommendations(
+            user_id=user,
+            items=tuple(
+                replace(
+                    items[habit],
+                    rank=place + 1,
+                    score=one["score"][place],
+                    success_probability=None if isnan(one["chance"][place]) else one["chance"][place],
+                    contributions=dict(zip(self._parts, one["parts"][place], strict=True)),
+                    propensity=one["propensity"][place],
+                    by_lot=one["by_lot"] and place == length - 1,
+                    weekday=one["weekday"][place],
+                    starts=context.date_of(one["starts"][place]),
+                    success_interval=None if isnan(low) else (low, high),
+                )
+                for place, (habit, (low, high)) in enumerate(zip(one["habits"][:length], intervals, strict=False))
+            ),
+            filtered=filtered,
+            model_version=self.version_,
+            notes=(
+                *self._notes,
+                *([Note("impersonal")] if PERSONAL.isdisjoint(person) else []),
+                *([Note("ageless")] if one["ageless"] and "age" in filtered else []),
+                *([Note("tied", {"habits": one["eligible"]})] if one["eligible"] > 1 and one["spread"] < _TIED else []),
+                *_shortage(k, length, len(self.candidates_), filtered),
+            ),
+            at=at,
+            shown_at=_instant(at, zone),
+            policy=f"blend {self.version_}, last place by lot {self.exploration:g}",
+            language=lang,
+            person=person,
+            neutral=dict(zip(self._parts, one["average"], strict=True)),
+            has_history=one["acted"],
+            compared=one["compared"],
+        )
 
     def _item(self, habit: int, lang: str) -> Item:
         """An item without what is somebody's."""
@@ -547,35 +589,20 @@ class Recommender:
             habit=_habit(self._habits[habit]),
         )
 
-    def _between(self, chances: Floats) -> Sequence[tuple[float, float] | None]:
-        """Interval of each probability (n,); None where none is known."""
-        if self._interval is None:
-            return [None] * len(chances)
-        low, high = (np.interp(chances, self._chances, bound) for bound in self._interval)
-        return list(zip(np.minimum(low, chances).tolist(), np.maximum(high, chances).tolist(), strict=True))
+    def _between(self, chances: Floats) -> list[Any]:
+        """Interval of each probability (..., 2), as nested lists; NaN where none is known."""
+        bounds = np.full((*chances.shape, 2), np.nan)
+        if self._interval is not None:
+            low, high = (np.interp(chances, self._chances, bound) for bound in self._interval)
+            bounds = np.stack([np.minimum(low, chances), np.maximum(high, chances)], axis=-1)
+        return bounds.tolist()
 
 
-def _placed(told: Sequence[Mapping[int, Item]], chosen: choice.Choice) -> list[tuple[Item, ...]]:
-    """Items of the lists of a block, from those `told` of each person."""
-    lists = []
-    by_lot, propensity, over = chosen.by_lot.tolist(), chosen.propensity.tolist(), chosen.over.tolist()
-    for row, places in enumerate(chosen.habits.tolist()):
-        length = sum(habit >= 0 for habit in places)
-        items = []
-        for place, habit in enumerate(places[:length]):
-            weekday, starts = chosen.begins[row][over[habit]]
-            items.append(
-                told[row][habit].but(
-                    rank=place + 1,
-                    reasons=[],
-                    propensity=propensity[row][place],
-                    by_lot=by_lot[row] and place == length - 1,
-                    weekday=weekday,
-                    starts=starts,
-                )
-            )
-        lists.append(tuple(items))
-    return lists
+def _drawn(
+    people: People, rows: npt.NDArray[np.int64], k: int, moments: Sequence[datetime | None], records: draws.Records
+) -> Drawn:
+    ids, zones, told = people.ids[rows], people.zone[rows], people.profiles[rows]
+    return Drawn(ids.tolist(), zones.tolist(), told.tolist(), moments, k, records)
 
 
 def _check_number(k: int) -> None:

@@ -37,12 +37,6 @@ class Item:
     success_interval: tuple[float, float] | None = None
     habit: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
-    def but(self, **changes: Any) -> Item:
-        """Return the same with other values: `dataclasses.replace`, ten times faster, for a batch makes millions."""
-        other = object.__new__(type(self))
-        vars(other).update(vars(self), **changes)
-        return other
-
 
 @dataclass(frozen=True)
 class Note:

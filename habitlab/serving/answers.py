@@ -6,7 +6,6 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 
 from habitlab.dataset.registration import Registration
 from habitlab.dataset.vocabulary import Purpose
-from habitlab.explanations.reasons import explain_list, explain_lists
+from habitlab.explanations.reasons import explain_list
 from habitlab.recommender.context import FATIGUE_DAYS
+from habitlab.recommender.draws import Drawn
 from habitlab.recommender.people import may_be_profiled
-from habitlab.recommender.recommendations import Recommendations
+from habitlab.recommender.recommend import Recommender
 from habitlab.recommender.since import Since
 from habitlab.serving import lists, state
 from habitlab.serving.feature_store import FeatureStore
@@ -48,20 +48,19 @@ class Answers:
         """Read what the first answer would have to wait for."""
         explain_list(self.live.recommender.recommend({}, 1))
 
-    def make(self, key: Key, profile: Profile, k: int, lang: str, moment: datetime) -> tuple[Ready, bool]:
-        """Return a finished list, and whether it counts all that happened: not while the database cannot be read.
+    def draw(self, key: Key, profile: Profile, k: int, moment: datetime) -> tuple[bytes, bool]:
+        """Draw a list, and tell whether it counts all that happened: not while the database cannot be read.
 
         Raises sqlite3.Error for people who registered here while the database cannot be read.
         """
         if profile.opted_out:
-            return Ready.of(self._impersonal(k, lang, moment), key), True
-        found, whole = self._personal(key, profile, k, lang, moment)
-        return replace(Ready.of(explain_list(found, lang), key), whole=whole), whole
+            return self._impersonal(k, moment), True
+        return self._personal(key, profile, k, moment)
 
-    def make_many(
-        self, people: Mapping[str, Profile], k: int, lang: str, moments: Sequence[datetime]
-    ) -> Iterator[tuple[Key, Ready]]:
-        """Yield the lists that `make` makes, of many people for moments of one day, scored at once where they can be.
+    def draw_many(
+        self, people: Mapping[str, Profile], k: int, moments: Sequence[datetime]
+    ) -> Iterator[tuple[Key, bytes]]:
+        """Yield the lists that `draw` makes, of many people for moments of one day, scored at once where they can be.
 
         What cannot count all that happened is left out. Raises sqlite3.Error while the database cannot be read.
         """
@@ -70,10 +69,10 @@ class Answers:
         for user, profile in people.items():
             if profile.opted_out or profile.registered_here:
                 for moment in moments:
-                    key = self.key(user, profile, k, lang, moment)
-                    ready, whole = self.make(key, profile, k, lang, moment)
+                    key = self.key(user, profile, k, moment)
+                    drawn, whole = self.draw(key, profile, k, moment)
                     if whole:
-                        yield key, ready
+                        yield key, drawn
                 continue
             now = self._features.get(user, profile.version) if profile.version else None
             if profile.version and now is None:
@@ -85,23 +84,20 @@ class Answers:
                 unprofiled.add(user)
             if happened != Since():
                 since[user] = happened
-        many = self.live.recommender.recommend_many(together, k, moments, lang, since=since, unprofiled=unprofiled)
-        for user, found in zip(together, many, strict=True):
-            for moment, one in zip(moments, explain_lists(found, lang), strict=True):
-                key = self.key(user, people[user], k, lang, moment)
-                yield key, Ready.of(one, key)
+        for block in self.live.recommender.draw_many(together, k, moments, since=since, unprofiled=unprofiled):
+            for user, several in zip(block.user_ids, block.pack(), strict=True):
+                for moment, drawn in zip(moments, several, strict=True):
+                    yield self.key(user, people[user], k, moment), drawn
 
-    def key(self, user_id: str, profile: Profile, k: int, lang: str, moment: datetime) -> Key:
+    def key(self, user_id: str, profile: Profile, k: int, moment: datetime) -> Key:
         """Return the key of a list."""
-        name = lists.name(k, lang, moment, personal=not profile.opted_out)
+        name = lists.name(k, moment, personal=not profile.opted_out)
         return Key(user_id, self.live.key, profile.version, name)
 
-    def _for_anybody(self, k: int, lang: str, moment: datetime) -> Recommendations:
-        return explain_list(self.live.recommender.recommend({}, k, moment, lang), lang)
+    def _for_anybody(self, k: int, moment: datetime) -> bytes:
+        return _one(self.live.recommender.draw({}, k, moment))
 
-    def _personal(
-        self, key: Key, profile: Profile, k: int, lang: str, moment: datetime
-    ) -> tuple[Recommendations, bool]:
+    def _personal(self, key: Key, profile: Profile, k: int, moment: datetime) -> tuple[bytes, bool]:
         user: Any = key.user_id
         now = self._features.get(user, profile.version) if profile.version else None
         try:
@@ -115,15 +111,14 @@ class Answers:
                 log.warning("lists are made without all that happened since the fit: %s", error)
             self._told = True
             known, profiled = None if now is None else since(now, now), self._profiled(user, profile, now, None)
-            return self.live.recommender.recommend(user, k, moment, lang, since=known, profiled=profiled), False
+            return _one(self.live.recommender.draw(user, k, moment, since=known, profiled=profiled)), False
         self._told = False
         record = None if text is None else Registration.of(json.loads(text))
         profiled = self._profiled(user, profile, now, record)
         if record is not None:
             user = _with_consent(record, now)
         whole = now is not None or not profile.version
-        found = self.live.recommender.recommend(user, k, moment, lang, since=happened, profiled=profiled)
-        return replace(found, user_id=key.user_id), whole
+        return _one(self.live.recommender.draw(user, k, moment, since=happened, profiled=profiled)), whole
 
     def _profiled(
         self, user_id: str, profile: Profile, now: Mapping[str, Any] | None, record: Registration | None
@@ -165,6 +160,19 @@ class Answers:
             "SELECT habit_id, shown_at FROM exposures WHERE user_id = ? AND shown_at >= ?", (user_id, begin)
         )
         return sorted({(habit, local_day(state.instant(at), profile.zone)) for habit, at in rows})
+
+
+def word(recommender: Recommender, key: Key, drawn: bytes, lang: str) -> Ready:
+    """Put a list that this recommender drew for the key into words; ValueError for one that is damaged."""
+    k, moment = lists.read_name(key.name)
+    ((told,),) = recommender.tell(Drawn.unpack(drawn, recommender.record(k), k, moment), lang)
+    return Ready.of(explain_list(told), key)
+
+
+def _one(drawn: Drawn) -> bytes:
+    """The only list, as bytes."""
+    ((packed,),) = drawn.pack()
+    return packed
 
 
 def _with_consent(registration: Registration, now: Mapping[str, Any] | None) -> Registration:

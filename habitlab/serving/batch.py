@@ -21,12 +21,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from habitlab.explanations.wording import language, unknown_language
 from habitlab.serving import lists, live, state, updater
 from habitlab.serving.answers import Answers
 from habitlab.serving.base import prepare
 from habitlab.serving.feature_store import FeatureStore
-from habitlab.serving.lists import Key, Ready
+from habitlab.serving.lists import Key
 from habitlab.serving.profiles import Directory, Profile
 from habitlab.serving.store import PUT, row_of
 
@@ -54,7 +53,6 @@ def run(
     *,
     day: date,
     k: int = 5,
-    lang: str = "en",
     block: int = BLOCK,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     model: live.Live | None = None,
@@ -63,28 +61,26 @@ def run(
 ) -> Run:
     """Fill the table `lists` of the service for everybody and a local day, with the bytes that a miss would compute.
 
-    `model`: what is live, if it is read already. `progress` shows a bar on standard error.
+    They serve every language: a list is put into words when somebody reads it. `model`: what is live, if it is read
+    already. `progress` shows a bar on standard error.
 
     Raises
     ------
     ValueError
-        A language without texts, k or block below 1, or another batch is running.
+        k or block below 1, or another batch is running.
     sqlite3.Error
         The database is locked, full or damaged: the former lists stay live, and what is done is kept.
     """
-    if unknown_language(lang):
-        raise ValueError(unknown_language(lang).split(";")[0])
     if k < 1 or block < 1:
         raise ValueError(f"k and block are 1 or more; got {k} and {block}")
     place = state.folder(data, folder)
-    code = language(lang).code
     with _alone(place), _clear_errors(place), closing(state.connect(place, wait=wait)) as connection:
         prepare(connection, data, clock())
         updater.catch_up(connection, clock())
         model = model or live.find(data, place)
-        what = json.dumps([model.key, day.isoformat(), k, code])
+        what = json.dumps([model.key, day.isoformat(), k])
         number, is_live = _begin(connection, what, clock())
-        found = _fill(connection, place, model, number, (k, code, lists.moments(day)), block, clock, progress)
+        found = _fill(connection, place, model, number, (k, lists.moments(day)), block, clock, progress)
         if not is_live:
             _swap(connection, number, clock())
         _sweep(connection, number, model.key, clock())
@@ -126,7 +122,7 @@ def _fill(
     folder: Path,
     model: live.Live,
     number: int,
-    asked: tuple[int, str, Sequence[datetime]],
+    asked: tuple[int, Sequence[datetime]],
     block: int,
     clock: Callable[[], datetime],
     progress: bool,
@@ -143,9 +139,9 @@ def _fill(
         for users in (everybody[begin : begin + block] for begin in range(0, len(everybody), block)):
             directory.follow()
             known = {user: profile for user in users if (profile := directory.get(user)) is not None}
-            done = _done(connection, number, users, len(asked[2]))
+            done = _done(connection, number, users, len(asked[1]))
             missing = {user: profile for user, profile in known.items() if done.get(user) != profile.version}
-            found = list(answers.make_many(missing, *asked))
+            found = list(answers.draw_many(missing, *asked))
             made += _write(connection, number, found, missing, clock())
             ready += len(known) - len(missing)
             bar.update(len(users))
@@ -183,7 +179,7 @@ def _done(connection: sqlite3.Connection, number: int, users: Sequence[str], eac
 def _write(
     connection: sqlite3.Connection,
     number: int,
-    found: Sequence[tuple[Key, Ready]],
+    found: Sequence[tuple[Key, bytes]],
     profiles: dict[str, Profile],
     now: datetime,
 ) -> int:
@@ -194,7 +190,7 @@ def _write(
         still = {
             user for user in state.known(connection, profiles) if _version(connection, user) == profiles[user].version
         }
-        rows = [row_of(key, one.pack(), now, None, number) for key, one in found if key.user_id in still]
+        rows = [row_of(key, drawn, now, None, number) for key, drawn in found if key.user_id in still]
         stale = [(number, user) for user in still if profiles[user].version]
         connection.executemany("DELETE FROM lists WHERE run = ? AND user_id = ?", stale)  # opting out changes the key
         connection.executemany(PUT, rows)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -151,15 +152,19 @@ class Levels:
         if locks is not None:
             locks.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def find(self, key: Key, compute: Callable[[], tuple[Ready, bool]]) -> tuple[Ready, str]:
-        """Return a finished list and the level it comes from; raises what `compute` raises.
+    def find(
+        self, key: Key, lang: str, draw: Callable[[], tuple[bytes, bool]], word: Callable[[bytes], Ready]
+    ) -> tuple[Ready, str]:
+        """Return a finished list and the level it comes from; raises what `draw` raises.
 
-        `compute` returns a list, and whether it may be kept.
+        `draw` returns a list without words, and whether it counts all that happened, else it is not kept; `word` puts
+        it into words of the language, ValueError for one that is damaged.
         """
-        found = self._first(key)
+        worded = key.worded(lang)
+        found = self._first(worded)
         if found is not None:
             return found
-        (ready, level), mine = self._flights.do(key, lambda: self._later(key, compute))
+        (ready, level), mine = self._flights.do(worded, lambda: self._later(key, worded, draw, word))
         return ready, level if mine else "memory"
 
     def _first(self, key: Key) -> tuple[Ready, str] | None:
@@ -175,19 +180,21 @@ class Levels:
             self.redis.put(key, ready.pack(), REDIS_SECONDS)
         return ready, "memory"
 
-    def _later(self, key: Key, compute: Callable[[], tuple[Ready, bool]]) -> tuple[Ready, str]:
-        found = _ready(self.memory.get(key))  # whoever was first may have finished meanwhile
+    def _later(
+        self, key: Key, worded: Key, draw: Callable[[], tuple[bytes, bool]], word: Callable[[bytes], Ready]
+    ) -> tuple[Ready, str]:
+        found = _ready(self.memory.get(worded))  # whoever was first may have finished meanwhile
         if found is not None:
             return found, "memory"
         with self._alone(key):
-            level, ready = "database", _ready(self.database.get(key))
+            level, ready = "database", _read(self.database.get(key), word)
             if ready is None:
-                ready, whole = compute()
+                drawn, whole = draw()
+                level, ready = "computed", word(drawn)
                 if not whole:
-                    return ready, "computed"
-                level = "computed"
-                self.database.put(key, ready.pack(), DATABASE_SECONDS)
-        self.keep(key, ready)
+                    return replace(ready, whole=False), level
+                self.database.put(key, drawn, DATABASE_SECONDS)
+        self.keep(worded, ready)
         return ready, level
 
     def keep(self, key: Key, ready: Ready) -> None:
@@ -227,10 +234,14 @@ class Levels:
 
 
 def _ready(packed: bytes | None) -> Ready | None:
+    return _read(packed, Ready.unpack)
+
+
+def _read(packed: bytes | None, read: Callable[[bytes], Ready]) -> Ready | None:
     """Read a value of a store; what is damaged is as good as not there."""
     if packed is None:
         return None
     try:
-        return Ready.unpack(packed)
+        return read(packed)
     except ValueError:
         return None

@@ -1,4 +1,8 @@
-"""A finished list as bytes: its key, and what has to be known of it when it is shown."""
+"""A finished list as bytes: its key, and what has to be known of it when it is shown.
+
+Kept for long, in the database, is the draw alone (`recommender.draws`); words are made when somebody reads it, and kept
+with it where it is found first.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,11 @@ class Key(NamedTuple):
     model_version: str
     profile_version: int
     name: str
-    """Number of habits, language and moment; see `name`."""
+    """Number of habits and moment, see `name`; and the language of what is in words."""
+
+    def worded(self, lang: str) -> Key:
+        """Return the key of the same list in a language."""
+        return self._replace(name=f"{self.name} {lang}")
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,15 @@ ERROR = "error"
 _SERVED = {level: b',"served_from":"%s"}\n' % level.encode() for level in LEVELS}
 
 
-def name(k: int, lang: str, moment: datetime, *, personal: bool = True) -> str:
+def name(k: int, moment: datetime, *, personal: bool = True) -> str:
     """Return the part of a key that says what was asked for; `personal`: not for who opted out of personalisation."""
-    return f"{k} {lang} {moment.isoformat()}{'' if personal else ' impersonal'}"
+    return f"{k} {moment.isoformat()}{'' if personal else ' impersonal'}"
+
+
+def read_name(name: str) -> tuple[int, datetime]:
+    """Return number of habits and moment of a `name`; ValueError for anything else."""
+    k, moment, *_ = (*name.split(), "", "")
+    return int(k), datetime.fromisoformat(moment)
 
 
 def model(version: str) -> str:

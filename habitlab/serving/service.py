@@ -23,7 +23,7 @@ from habitlab.dataset.registration import Registration, pseudonym
 from habitlab.explanations.wording import FALLBACK, language, unknown_language
 from habitlab.recommender.recommend import Recommender, read_moment
 from habitlab.serving import events, forgotten, lists, state, updater
-from habitlab.serving.answers import Answers
+from habitlab.serving.answers import Answers, word
 from habitlab.serving.background import repeat, settle
 from habitlab.serving.base import prepare
 from habitlab.serving.cache import Levels
@@ -188,13 +188,14 @@ class Service:
         """Return a list and the level it comes from; `Refusal` for somebody unknown."""
         profile, answers = self.profile(asked.user_id), self.answers
         moment = asked.at or lists.current(local(now, profile.zone))
-        key = answers.key(asked.user_id, profile, asked.k, asked.lang, moment)
+        key = answers.key(asked.user_id, profile, asked.k, moment)
 
-        def compute() -> tuple[Ready, bool]:
+        def draw() -> tuple[bytes, bool]:
             self.metrics.computed.inc()
-            return answers.make(key, profile, asked.k, asked.lang, moment)
+            return answers.draw(key, profile, asked.k, moment)
 
-        ready, level = self.levels.find(key, compute)
+        recommender = answers.live.recommender
+        ready, level = self.levels.find(key, asked.lang, draw, lambda drawn: word(recommender, key, drawn, asked.lang))
         if level in ("computed", "database"):
             self._forgotten_meanwhile(asked.user_id)
         return ready, level

@@ -53,12 +53,12 @@ CREATE TABLE features (         -- base: from the data; body: with the events si
     body TEXT NOT NULL
 );
 
-CREATE TABLE lists (            -- finished answers, of the batch and of misses
+CREATE TABLE lists (            -- lists without words, of the batch and of misses
     user_id TEXT NOT NULL,
-    key TEXT NOT NULL,          -- number of habits, language and moment: `lists.Key.name`
+    key TEXT NOT NULL,          -- number of habits and moment: `lists.name`
     model_version TEXT NOT NULL,
     profile_version INTEGER NOT NULL,
-    body BLOB NOT NULL,         -- `lists.Ready.pack`
+    body BLOB NOT NULL,         -- `recommender.draws.Drawn.pack`
     made_at TEXT NOT NULL,
     expires_at REAL,            -- seconds since 1970; NULL never
     run INTEGER NOT NULL DEFAULT 0,  -- of the batch; 0: made when somebody asked. Only 0 and the live run count.
@@ -68,7 +68,7 @@ CREATE INDEX lists_of_run ON lists (run, user_id);
 
 CREATE TABLE runs (             -- of the batch: at most one that is live, and one that is not complete yet
     run INTEGER PRIMARY KEY AUTOINCREMENT,
-    what TEXT NOT NULL,         -- JSON: model, day, number of habits and language
+    what TEXT NOT NULL,         -- JSON: model, day and number of habits
     begun_at TEXT NOT NULL,
     live_at TEXT                -- NULL: its lists are not to be found yet
 );

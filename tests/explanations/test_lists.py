@@ -17,7 +17,6 @@ from habitlab.dataset.registration import Registration, choices
 from habitlab.explanations import as_table, explain_list, item_factors, success_factors, summarise
 from habitlab.explanations.factors import effects
 from habitlab.explanations.faithfulness import score_without
-from habitlab.explanations.reasons import explain_lists
 from habitlab.recommender.recommend import Recommender
 from habitlab.recommender.recommendations import Item, Note, Recommendations
 
@@ -50,22 +49,6 @@ def test_every_item_has_one_to_three_reasons_and_all_else_stays(lists: list[Reco
         assert [item.score for item in told.items] == [item.score for item in found.items]
         assert all(1 <= len(item.reasons) <= 3 + item.by_lot for item in told.items)
         assert not any(item.reasons for item in found.items)
-
-
-def test_lists_explained_together_say_what_each_says_alone(recommender: Recommender, people: Dataset) -> None:
-    """Of one person at several moments, some places drawn by lot; and of several people, who are not mixed up."""
-    at = ["2024-07-01T07:30", "2024-07-01T13:30", "2024-07-01T19:30", "2024-07-02T07:30"]
-    several = list(recommender.recommend_many(people.users["user_id"].head(30).tolist(), 5, at))
-    assert any(item.by_lot for found in several for one in found for item in one.items)
-    for together in (*several, [one for found in several for one in found]):
-        for code in ("en", "ru"):
-            assert explain_lists(together, code) == [explain_list(one, code) for one in together]
-
-
-def test_an_item_with_other_values_is_what_replace_makes_of_it(lists: list[Recommendations]) -> None:
-    item = lists[0].items[0]
-    assert item.but(rank=7, reasons=["so"]) == replace(item, rank=7, reasons=["so"])
-    assert item.rank == 1
 
 
 def test_5_1_a_stated_amounts_are_falls_of_the_score_of_the_recommender(

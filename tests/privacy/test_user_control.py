@@ -23,7 +23,7 @@ from habitlab.privacy import traces, user_control
 from habitlab.privacy.user_control import export, forget
 from habitlab.recommender.fitted import fitted
 from habitlab.recommender.recommend import Recommender
-from habitlab.serving import forgotten, state
+from habitlab.serving import batch, forgotten, state
 from habitlab.serving.learning import registry
 from habitlab.serving.learning.extract import extract
 from habitlab.simulation import load_truth, save, simulate
@@ -118,6 +118,23 @@ def test_9_2_d_export_holds_every_row_of_a_person_and_nobody_else(data, world):
     row = world.users.set_index("user_id").loc[USER]
     assert told["dataset"]["users"][0]["age"] == row["age"]
     assert told["dataset"]["users"][0]["improvement_areas"] == row["improvement_areas"]
+
+
+def test_9_2_d_export_tells_finished_lists_in_words_as_long_as_their_model_is_there(data):
+    batch.run(data, day=NOW.date(), k=2, clock=lambda: NOW)
+    with closing(state.connect(state.folder(data))) as connection, state.transaction(connection):
+        connection.execute(
+            "INSERT OR REPLACE INTO lists SELECT user_id, 'x', model_version, 0, body, '', NULL, 0 FROM lists"
+        )
+        connection.execute("INSERT OR REPLACE INTO lists SELECT user_id, 'k', 'm', 0, body, '', NULL, 0 FROM lists")
+        connection.execute("UPDATE lists SET body = x'00' WHERE key LIKE '%T18%'")
+    told = {row["key"]: row["body"] for row in export(USER, data)["service"]["lists"]}
+    assert [len(told[name]["items"]) for name in (f"2 {NOW.date()}T00:00:00", f"2 {NOW.date()}T12:00:00")] == [2, 2]
+    assert told[f"2 {NOW.date()}T00:00:00"]["user_id"] == USER
+    assert all(item["reasons"] for item in told[f"2 {NOW.date()}T00:00:00"]["items"])
+    assert told[f"2 {NOW.date()}T18:00:00"] is None  # damaged
+    assert told["x"] is None  # no key that this version writes
+    assert told["k"] is None  # another model's
 
 
 def test_9_2_d_forget_removes_a_person_from_everything_and_proves_it(after):

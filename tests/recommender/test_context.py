@@ -115,11 +115,16 @@ def test_4_3_every_reason_is_documented():
 def test_4_3_c_the_day_to_begin_is_the_next_good_one():
     tuesday_and_thursday = np.array([-1, 1, -1, 2, -1, 0, 0], dtype=float)
     effects, monday = np.stack([tuesday_and_thursday, np.zeros(7)]), datetime(2026, 1, 5, 9)
-    assert context.first_days(effects, monday) == [(1, date(2026, 1, 6)), (0, date(2026, 1, 5))]
-    assert context.first_days(effects[:1], datetime(2026, 1, 8, 9)) == [(3, date(2026, 1, 8))]
-    late = context.first_days(effects, datetime(2026, 1, 8, 21), today_is_over=True)
+
+    def begins(effects, at, **settings):
+        weekdays, days = context.first_days(effects, at, **settings)
+        return list(zip(weekdays.tolist(), map(context.date_of, days.tolist()), strict=True))
+
+    assert begins(effects, monday) == [(1, date(2026, 1, 6)), (0, date(2026, 1, 5))]
+    assert begins(effects[:1], datetime(2026, 1, 8, 9)) == [(3, date(2026, 1, 8))]
+    late = begins(effects, datetime(2026, 1, 8, 21), today_is_over=True)
     assert late == [(1, date(2026, 1, 13)), (4, date(2026, 1, 9))]
-    assert context.first_days(effects, None) == [(3, None), (0, None)]
+    assert begins(effects, None) == [(3, None), (0, None)]
 
 
 def test_1_1_o_unknown_columns_filter_nothing():

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.serving.conftest import Clock
 DAY = date(2024, 5, 6)
 BEFORE = DAY - timedelta(days=1)
 NOON = f"{DAY}T12:00"
-NAMES = {lists.name(5, "en", moment) for moment in lists.moments(DAY)}
+NAMES = {lists.name(5, moment) for moment in lists.moments(DAY)}
 
 
 @pytest.fixture
@@ -85,15 +86,17 @@ def test_7_1_c_every_list_is_the_one_that_a_miss_computes(make, folder, tmp_path
             )
         connection.execute("DELETE FROM lists")
     other = make(state=shutil.copytree(folder, tmp_path / "other"), background=False).test_client()
-    found = fill(lang="ru")
+    found = fill()
     assert (found.people, found.made, found.swapped) == (len(ids) + 2, 3 * (len(ids) + 2), True)
     filled = make(background=False).test_client()
     for user in (*ids, *here):
-        for hour in lists.PARTS_OF_DAY:
-            path = f"/v1/recommend?user_id={user}&lang=ru&at={DAY}T{hour:02}:00"
+        for hour, lang in product(lists.PARTS_OF_DAY, ("ru", "en")):
+            path = f"/v1/recommend?user_id={user}&lang={lang}&at={DAY}T{hour:02}:00"
             ready, computed = filled.get(path).get_data(), other.get(path).get_data()
             assert ready.endswith(b',"served_from":"database"}\n')
-            assert computed.endswith(b',"served_from":"computed"}\n')
+            assert computed.endswith(
+                b',"served_from":"computed"}\n' if lang == "ru" else b',"served_from":"database"}\n'
+            )
             assert ready.rpartition(b",")[0] == computed.rpartition(b",")[0]
     assert filled.get(f"/v1/recommend?user_id={ids[3]}&at={NOON}").get_json()["items"] != shown
 
@@ -237,7 +240,7 @@ def test_7_1_c_a_full_disk_is_a_clear_error_and_the_old_table_stays_live(fill, f
     def full(*arguments: Any, **named: Any) -> sqlite3.Connection:
         connection = connect(*arguments, **named)
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        connection.execute(f"PRAGMA max_page_count = {pages + 40}")
+        connection.execute(f"PRAGMA max_page_count = {pages + 8}")
         return connection
 
     with monkeypatch.context() as patch:
@@ -251,8 +254,6 @@ def test_7_1_c_a_full_disk_is_a_clear_error_and_the_old_table_stays_live(fill, f
 def test_7_1_c_one_batch_at_a_time_and_wrong_calls(fill, folder):
     with batch._alone(folder), pytest.raises(ValueError, match="another batch is running"):
         fill()
-    with pytest.raises(ValueError, match="there are no texts in `xx`"):
-        fill(lang="xx")
     with pytest.raises(ValueError, match="1 or more"):
         fill(k=0)
 
@@ -281,7 +282,7 @@ def kill_again_and_again(fill: Any, world: Path, folder: Path, kills: int, longe
         process.wait()
         seen = rows(folder)
         if seen != old:  # it was killed, if at all, when all was done: go on with the next day
-            assert {name.split()[2][:10] for _, name in seen} == {str(after)}
+            assert {name.split()[1][:10] for _, name in seen} == {str(after)}
             assert len(seen) == len(old)
             old, day = seen, after
     assert killed

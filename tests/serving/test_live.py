@@ -128,7 +128,7 @@ def test_9_2_d_a_list_made_while_somebody_is_deleted_is_kept_nowhere(make, folde
     client, service = app.test_client(), app.extensions["habitlab"]
     client.post("/v1/events", json={"event_id": "e", "user_id": USER, "kind": "adoption", "habit_id": "h001",
                                     "happened_at": "2024-05-06T07:00:00Z"})  # fmt: skip
-    answers = type(service.answers).make
+    answers = type(service.answers).draw
 
     def delete_meanwhile(self, *arguments):
         made = answers(self, *arguments)
@@ -138,7 +138,7 @@ def test_9_2_d_a_list_made_while_somebody_is_deleted_is_kept_nowhere(make, folde
             state.next_generation(connection)
         return made
 
-    monkeypatch.setattr(type(service.answers), "make", delete_meanwhile)
+    monkeypatch.setattr(type(service.answers), "draw", delete_meanwhile)
     assert client.get(LIST).status_code == 404
     with closing(state.connect(folder)) as connection:
         assert connection.execute("SELECT count(*) FROM lists WHERE user_id = ?", (USER,)).fetchone() == (0,)
