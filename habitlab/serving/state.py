@@ -163,28 +163,46 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 class Connections:
-    """A connection for each thread, opened anew after an error: the file may have been replaced."""
+    """A connection for each thread, opened anew after an error.
+
+    All are to one file. While it is not there (deleted, moved away, or another one in its place) nothing is read or
+    written: what went into a deleted file would be confirmed and lost.
+    """
 
     def __init__(self, folder: str | Path, *, wait: float = LONGEST_WAIT, safe: bool = True) -> None:
         """`safe`: a commit is on disk before it returns; without it, a power cut may take back the last ones."""
         self.folder, self._wait, self._safe = Path(folder), wait, safe
         self._local = threading.local()
+        self._file: tuple[int, int] | None = None
 
     @contextlib.contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
         """Lend this thread's connection; raises as `connect` and sqlite3 do."""
+        path = self.folder / DATABASE
+        if self._file is not None and _file(path) != self._file:
+            raise sqlite3.OperationalError(f"{path} is not the file that was opened: put it back, or start anew")
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = connect(self.folder, wait=self._wait)
             if not self._safe:
                 connection.execute("PRAGMA synchronous = NORMAL")
             self._local.connection = connection
+            self._file = self._file or _file(path)
         try:
             yield connection
         except sqlite3.Error:
             self._local.connection = None
             connection.close()
             raise
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file stands there; None for no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -183,6 +183,30 @@ def test_7_1_d_a_corrupt_database_takes_no_event_says_so_and_lists_go_on(make, f
         make(background=False)
 
 
+@pytest.mark.parametrize("instead", [False, True])
+def test_7_1_d_a_deleted_or_replaced_database_confirms_no_event_until_it_is_back(make, folder, tmp_path, instead):
+    app = make(background=False)
+    client = app.test_client()
+    assert client.post("/v1/events", json=EVENT | {"event_id": "before"}).status_code == 201
+    client.get(LIST)
+    shutil.move(folder, tmp_path / "away")
+    if instead:
+        with closing(state.connect(folder)):
+            pass
+    assert client.post("/v1/events", json=EVENT).status_code == 503
+    assert client.post("/v1/users", json={"age": 40}).status_code == 503
+    assert client.get("/readyz").status_code == 503
+    assert client.get(LIST).get_json()["served_from"] == "memory"
+    assert "may not be counted" in client.get(f"{LIST}&k=4").headers["Warning"]
+    assert instead or not folder.exists()
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.move(tmp_path / "away", folder)
+    assert client.get("/readyz").status_code == 200
+    assert client.post("/v1/events", json=EVENT).status_code == 201
+    with closing(state.connect(folder)) as connection:
+        assert connection.execute("SELECT event_id FROM events").fetchall() == [("before",), (EVENT["event_id"],)]
+
+
 def test_d9_while_the_last_word_on_profiling_cannot_be_read_nothing_is_concluded(make, folder, recommender):
     app = make(background=False)
     client, service = app.test_client(), app.extensions["habitlab"]
