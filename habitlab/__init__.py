@@ -17,15 +17,22 @@ __version__ = "0.1.0"
 SAMPLE = "sample"
 
 
-def open_dataset(source: str | Path = SAMPLE) -> Dataset:
-    """Open a dataset by its path, or the word `sample`: a small simulated population, made in memory in a moment."""
-    if source == SAMPLE:
-        from habitlab.simulation import simulate
+def open_dataset(source: str | Path = SAMPLE, *, everybody: bool = False) -> Dataset:
+    """Open a dataset by its path, or the word `sample`: a small simulated population, made in memory in a moment.
 
-        return simulate(users=200, days=150, seed=0)
+    Who refused that research looks at their data (consent `research`) is left out, and counted in the metadata as
+    `refused_research`. `everybody` keeps them, for a service that they use.
+    """
     from habitlab.dataset import Dataset
+    from habitlab.dataset.vocabulary import Purpose
+    from habitlab.models.interactions import refused
+    from habitlab.simulation import simulate
 
-    return Dataset.load(source)
+    dataset = simulate(users=200, days=150, seed=0) if source == SAMPLE else Dataset.load(source)
+    gone = set() if everybody else refused(dataset, Purpose.RESEARCH)
+    if not gone:
+        return dataset
+    return dataset.without(gone).replace(metadata=dataset.metadata | {"refused_research": len(gone)})
 
 
 def open_truth(source: str | Path) -> dict[str, float]:

@@ -307,7 +307,7 @@ def monitor(
     sinks = {"file": alerts.to_file(place / state.LOGS / "alerts.jsonl")}
     if webhook is not None:
         sinks["webhook"] = alerts.to_webhook(webhook)
-    log = replay.read_log(place, open_dataset(str(data)), pd.Timestamp(now))
+    log = replay.read_log(place, open_dataset(str(data), everybody=True), pd.Timestamp(now))
     found = monitoring.check(log, since=pd.Timestamp(now - timedelta(days=days)))
     _print(monitoring.as_text(log, found))  # first: it is told where nothing can be sent or written
     sent = alerts.send(found.alerts, sinks, place / state.LOGS / "alerts.json", now)
@@ -416,7 +416,8 @@ def retrain(
         _print(f"live: {registry.rollback(place)}")
         return DONE
     now, recipe = datetime.now(UTC), Recipe(seed=seed)
-    found = learn_again(open_dataset(str(data)), place, now=now, recipe=recipe, margin=margin, force=force, tell=_note)
+    dataset = open_dataset(str(data), everybody=True)
+    found = learn_again(dataset, place, now=now, recipe=recipe, margin=margin, force=force, tell=_note)
     _print("\n".join([f"{found.action}; live: {found.live or 'none'}", *(f"  {reason}" for reason in found.reasons)]))
     return DONE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ class Dataset:
     def replace(self, **changes: Any) -> Dataset:
         """Return a copy with some tables, or the metadata, exchanged."""
         return dataclasses.replace(self, **changes)
+
+    def without(self, users: Collection[str]) -> Dataset:
+        """Return a copy without any row of these users."""
+        tables = {name: self.table(name) for name, rules in TABLES.items() if "user_id" in rules.columns}
+        return self.replace(
+            **{name: frame[~frame["user_id"].isin(users).to_numpy(dtype=bool)] for name, frame in tables.items()}
+        )
 
     def require(self, *needs: str) -> None:
         """Raise `MissingColumn` unless each of `needs`, like `"users.gender"` or `"sessions"`, holds a value."""

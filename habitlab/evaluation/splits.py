@@ -153,7 +153,7 @@ def leaks(features: Features, dataset: Dataset, until: Day) -> list[str]:
     others = {
         "removed": before(dataset, day),
         "postponed": _postpone(dataset, day),
-        "without newcomers": _without(dataset, set(dataset.users["user_id"][newcomers])),
+        "without newcomers": dataset.without(set(dataset.users["user_id"][newcomers])),
     }
     found: dict[str, None] = {}
     for name, other in others.items():
@@ -273,11 +273,6 @@ def _postpone(dataset: Dataset, day: pd.Timestamp, days: int = 30) -> Dataset:
             **{column: frame[column].mask(late[column], frame[column] + pd.Timedelta(days=days)) for column in columns}
         )
     return dataset.replace(**tables)
-
-
-def _without(dataset: Dataset, users: set[str]) -> Dataset:
-    tables = {name: dataset.table(name) for name in ("users", *WHEN)}
-    return dataset.replace(**{name: frame[~frame["user_id"].isin(users)] for name, frame in tables.items()})
 
 
 def _as_frame(values: Any, dataset: Dataset) -> pd.DataFrame:

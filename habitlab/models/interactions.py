@@ -188,6 +188,12 @@ def last_words(dataset: Dataset, purpose: Purpose, until: Day | None = None) -> 
     return told.sort_values("at", kind="stable").groupby("user_id", observed=True)["granted"].last()
 
 
+def refused(dataset: Dataset, purpose: Purpose) -> set[str]:
+    """Return who refused a purpose in so many words, and did not allow it later."""
+    last = last_words(dataset, purpose)
+    return {str(user) for user in last.index[~last.to_numpy(dtype=bool)]}
+
+
 def _union(*sets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """All keys in any of these, sorted, each once; keys come nearly sorted, where numpy's hashing is far slower."""
     keys = np.sort(np.concatenate(sets), kind="stable")

@@ -165,9 +165,7 @@ def leave_out(dataset: Dataset, before: Dataset | None, data: str | Path) -> tup
         return dataset, 0
     if before is not None and gone == new:
         return before, len(gone)
-    tables = {name: dataset.table(name) for name in TABLES if _personal(name)}
-    kept = {name: frame[~frame["user_id"].isin(gone).to_numpy(dtype=bool)] for name, frame in tables.items()}
-    left = dataset.replace(**kept)
+    left = dataset.without(gone)
     stay = _habits_in_use(left) | (set() if before is None else set(before.habits["habit_id"]))
     return left.replace(habits=dataset.habits[dataset.habits["habit_id"].isin(stay).to_numpy(dtype=bool)]), len(gone)
 

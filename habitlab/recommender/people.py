@@ -62,7 +62,7 @@ class People:
         import pandas as pd
 
         from habitlab.dataset.vocabulary import Purpose
-        from habitlab.models.interactions import last_words
+        from habitlab.models.interactions import last_words, refused
 
         weekdays = _weekdays(dataset, until)
         people = cls._of(dataset.users, interactions.evidence, weekdays, _events(dataset, interactions, until))
@@ -73,7 +73,7 @@ class People:
         ]
         return replace(
             people,
-            opted_out=np.isin(people.ids, sorted(opted_out(dataset))),
+            opted_out=np.isin(people.ids, sorted(refused(dataset, Purpose.PERSONALISATION))),
             profiled=np.array(profiled, dtype=bool),
         )
 
@@ -180,15 +180,6 @@ def answers_of(profile: bytes) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise ValueError(f"answers are a JSON object; got {told!r}")
     return {name: answer for name, answer in told.items() if answer is not None}
-
-
-def opted_out(dataset: Dataset) -> set[str]:
-    """Return who refused personalisation in so many words, and did not allow it later."""
-    from habitlab.dataset.vocabulary import Purpose
-    from habitlab.models.interactions import last_words
-
-    last = last_words(dataset, Purpose.PERSONALISATION)
-    return {str(user) for user in last.index[~last.to_numpy(dtype=bool)]}
 
 
 def may_be_profiled(told: bool | None, age: float) -> bool:

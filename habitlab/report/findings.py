@@ -111,6 +111,8 @@ def about(dataset: "Dataset") -> None:
         "habits": len(dataset.habits),
         "rows": len(tracking),
     }
+    if left_out := dataset.metadata.get("refused_research"):
+        facts["refused_research"] = int(left_out)
     if len(tracking):
         facts |= {"first_day": f"{tracking['date'].min():%Y-%m-%d}", "last_day": f"{tracking['date'].max():%Y-%m-%d}"}
     text = about_text(facts)
@@ -393,6 +395,8 @@ def about_text(facts: Mapping[str, Any]) -> str:
     ]
     if "first_day" in facts:
         parts.append(f"{facts['first_day']} to {facts['last_day']}")
+    if "refused_research" in facts:
+        parts.append(f"without {facts['refused_research']:,} who refused research")
     return ", ".join(parts)
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from habitlab.dataset.vocabulary import Response
+from habitlab.dataset.vocabulary import Purpose, Response
 from habitlab.features.rates import RatePrior
-from habitlab.recommender.people import opted_out
+from habitlab.models.interactions import refused
 from habitlab.serving import state
 from habitlab.serving.history import NONE, STATUSES, Base, Priors, features, fold
 
@@ -34,7 +34,7 @@ def load(data: str | Path) -> Dataset:
     """Read a dataset, or make the sample."""
     from habitlab import open_dataset
 
-    return open_dataset("sample" if str(data) == "sample" else data)
+    return open_dataset("sample" if str(data) == "sample" else data, everybody=True)
 
 
 def identity(data: str | Path) -> str:
@@ -70,7 +70,7 @@ def prepare_with(connection: sqlite3.Connection, identity: str, dataset: Callabl
                 (user, versions.get(user, 0), base.to_json(), json.dumps(body)),
             )
         state.set_meta(connection, "priors", json.dumps(priors))
-        state.set_meta(connection, "opted_out", json.dumps(sorted(opted_out(read))))
+        state.set_meta(connection, "opted_out", json.dumps(sorted(refused(read, Purpose.PERSONALISATION))))
         state.next_generation(connection)
         state.set_meta(connection, "data", identity)
 

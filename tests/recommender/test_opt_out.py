@@ -7,7 +7,9 @@ from typer.testing import CliRunner
 import habitlab
 from habitlab.cli import app
 from habitlab.dataset import Dataset
-from habitlab.recommender.people import may_be_profiled, opted_out
+from habitlab.dataset.vocabulary import Purpose
+from habitlab.models.interactions import refused
+from habitlab.recommender.people import may_be_profiled
 from habitlab.recommender.recommend import Recommender
 from habitlab.recommender.since import Since
 from habitlab.simulation import simulate
@@ -34,7 +36,7 @@ def habits(found) -> list[str]:
 
 
 def test_9_2_d_the_last_word_counts(data: Dataset, recommender: Recommender) -> None:
-    assert opted_out(data) == {REFUSED}
+    assert refused(data, Purpose.PERSONALISATION) == {REFUSED}
     assert recommender.people_.ids[recommender.people_.opted_out].tolist() == [REFUSED]
 
 

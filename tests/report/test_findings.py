@@ -246,6 +246,13 @@ def test_rounding_moves_a_number_by_less_than_a_tenth_of_its_interval(estimate: 
 # ---------------------------------------------------------------------------------------------- the rest
 
 
+def test_9_2_d_about_says_how_many_refused_research(shown: list[dict[str, Any]]) -> None:
+    nothing = pd.DataFrame({"date": pd.to_datetime([])})
+    few = SimpleNamespace(users=range(3), habits=range(2), habit_tracking=nothing, metadata={"refused_research": 2})
+    findings.about(few)
+    assert "without 2 who refused research" in str(shown)
+
+
 def test_about_reads_source_counts_and_days_from_the_dataset(shown: list[dict[str, Any]]) -> None:
     dates = pd.DataFrame({"date": pd.to_datetime(["2025-01-01", "2025-03-02"]).astype("datetime64[s]")})
     metadata = {"simulated": True, "source": "simulation"}

@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from habitlab.dataset import Dataset
+from habitlab.dataset.vocabulary import Purpose
 from habitlab.features.behavioural import user_features
 from habitlab.features.rates import RatePrior
 from habitlab.features.temporal import summary
+from habitlab.models.interactions import refused
 from habitlab.serving import events, state, updater
-from habitlab.serving.base import bases_of, opted_out, prepare_with, priors_of
+from habitlab.serving.base import bases_of, prepare_with, priors_of
 from habitlab.serving.events import Stored
 from habitlab.serving.history import Base, features, fold, local_day, since
 from habitlab.simulation import simulate
@@ -226,5 +228,5 @@ def test_the_base_is_read_back_as_it_was_written(data):
 def test_who_refused_personalisation_last_is_opted_out(data):
     told = data.consents[data.consents["purpose"] == "personalisation"]
     last = {row.user_id: row.granted for row in told.sort_values("at").itertuples()}
-    assert opted_out(data) == {user for user, granted in last.items() if not granted}
-    assert opted_out(data)
+    assert refused(data, Purpose.PERSONALISATION) == {user for user, granted in last.items() if not granted}
+    assert refused(data, Purpose.PERSONALISATION)

@@ -305,12 +305,13 @@ def test_d9_days_of_minors_who_register_move_nothing_unless_it_was_allowed(app, 
 
 def test_9_2_d_who_refused_in_the_data_gets_it_from_the_start(app, world):
     from habitlab import open_dataset
-    from habitlab.serving.base import opted_out
+    from habitlab.dataset.vocabulary import Purpose
+    from habitlab.models.interactions import refused
 
     client = app.test_client()
-    refused = sorted(opted_out(open_dataset(world)))
-    assert refused
-    lists = [habits(client, f"/v1/recommend?user_id={user}&at={AT}") for user in refused]
+    opted_out = sorted(refused(open_dataset(world), Purpose.PERSONALISATION))
+    assert opted_out
+    lists = [habits(client, f"/v1/recommend?user_id={user}&at={AT}") for user in opted_out]
     assert all(one == lists[0] for one in lists)
 
 

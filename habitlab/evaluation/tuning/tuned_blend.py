@@ -105,7 +105,7 @@ def protocol(
     generator = np.random.default_rng(seed)
     users = dataset.users["user_id"].to_numpy(dtype=object)
     aside = set(users[generator.permutation(len(users))[: round(held_out * len(users))]])
-    looked_at = splits._without(dataset, aside)
+    looked_at = dataset.without(aside)
     try:
         windows = tuple(_judged(splits.temporal(splits.before(looked_at, end), start)) for start, end in pairwise(days))
         test = _judged(splits.temporal(dataset, days[-1]), aside)
