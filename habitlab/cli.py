@@ -397,7 +397,9 @@ def retrain(
     margin: Annotated[
         float, typer.Option(help="Gain of NDCG@10 that is asked for; below 0: loss that is borne for a fresher model.")
     ] = 0.0,
-    force: Annotated[bool, typer.Option("--force", help="Also where nothing changed.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where nothing changed, or a model made alike was rolled back.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the models.")] = 0,
 ) -> int:
     """Learn again from the data and what the service was told; what is live changes only for a model shown better."""

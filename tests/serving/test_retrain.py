@@ -400,16 +400,23 @@ def test_8_1_f_a_run_from_events_to_the_log(tmp_path: Path, people: Dataset, mon
         assert all(f"- {reason}" in cards[one.version] for reason in one.reasons)
         assert "No comparison" not in cards[one.version]
     assert registry.rollback(tmp_path) == first.version
+    monkeypatch.setattr(retrain, "compare", lambda *_, **__: made_up(0.1, 0.02, people=people))
+    again = retrain.retrain(people, tmp_path, now=NOW, **short)
+    assert (again.action, again.live) == ("keep control", first.version)  # no run undoes what somebody decided
+    assert f"version {better.version}, of the same code and recipe, was rolled back" in again.reasons[0]
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(retrain, "compare", lambda *_, **__: made_up(0.1, 0.02, people=people))
-    monkeypatch.setattr(registry, "promote", full)
-    with pytest.raises(OSError, match="No space"):
-        retrain.retrain(people, tmp_path, now=NOW, **short)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "promote", full)
+        with pytest.raises(OSError, match="No space"):
+            retrain.retrain(people, tmp_path, now=NOW, force=True, **short)
     assert registry.current(tmp_path) == first.version
-    assert len(registry.runs(tmp_path)) == 7  # what would have gone live is told of all the same
+    forced = retrain.retrain(people, tmp_path, now=NOW, force=True, **short)
+    assert (forced.action, forced.live) == ("roll out", forced.version)
+    assert registry.rolled_back(tmp_path) is None
+    assert len(registry.runs(tmp_path)) == 11  # what would have gone live is told of all the same
 
 
 def test_8_1_c_the_same_recipe_and_data_make_the_same_model(people: Dataset, model: Any) -> None:

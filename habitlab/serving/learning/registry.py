@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 CURRENT, LINEAGE, CARD, RUNS = "current", "lineage.json", "card.md", "model_runs.jsonl"
+ROLLED_BACK = "rolled-back"
 MODEL, MODELS = "recommender.model", "recommender.models"
 _LONGEST_WAIT = 60.0  # seconds for another process that writes
 _REMEMBERED = 50  # versions that were live
@@ -163,6 +164,15 @@ def promote(folder: str | Path, name: str) -> None:
     with _alone(folder):
         check(folder, name)
         _write_history(folder, [*(each for each in _history_or_none(folder) if each != name), name])
+        (Path(folder) / REGISTRY / ROLLED_BACK).unlink(missing_ok=True)
+
+
+def rolled_back(folder: str | Path) -> str | None:
+    """Return the version that was live before the last rollback; None where another was put live since."""
+    try:
+        return (Path(folder) / REGISTRY / ROLLED_BACK).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
 
 
 def rollback(folder: str | Path) -> str:
@@ -186,6 +196,8 @@ def rollback(folder: str | Path) -> str:
             except RegistryError as error:
                 LOG.warning("passed over: %s", error)
                 continue
+            with replacing(Path(folder) / REGISTRY / ROLLED_BACK) as temporary:
+                temporary.write_text(names[-1], encoding="utf-8")
             _write_history(folder, names[:end])
             return names[end - 1]
     raise RegistryError("there is no sound version before the live one to go back to")

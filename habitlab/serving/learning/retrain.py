@@ -280,7 +280,8 @@ def retrain(
     """Fit a challenger to the data and all that the service was told, compare, decide, and log both.
 
     The first model of all goes live unless it breaks a guardrail of its own (minors, cases). Where neither data nor
-    events nor recipe changed since the live version, nothing is made (`force` makes it all the same).
+    events nor recipe changed since the live version, nothing is made. After a rollback no model of the same code and
+    recipe goes live. `force` makes one, and puts it live if it is better, all the same.
 
     Raises
     ------
@@ -318,6 +319,9 @@ def retrain(
         outcome = Outcome(decision.action, version, now_live, told.new, decision.reasons, decision)
     else:
         outcome = Outcome("no readout", version, live.name, told.new, (str(found),))
+    if outcome.live == version and not force and (why := _rolled_back(folder, lineage)):
+        outcome = replace(outcome, action="keep control", live=None if live is None else live.name,
+                          reasons=(why, *outcome.reasons))  # fmt: skip
     _log(folder, now, live, outcome, found if isinstance(found, Comparison) else None, recipe)
     if live is not None and outcome.decision is not None:
         registry.write_card(folder, version, model_card.compared(card, _findings(outcome, live.name)))
@@ -353,6 +357,15 @@ def _against(
         )
     except ValueError as error:
         return error
+
+
+def _rolled_back(folder: str | Path, lineage: Mapping[str, Any]) -> str:
+    """Say that somebody rolled back a model made as this one is, which a run by itself must not undo; empty if not."""
+    name = registry.rolled_back(folder)
+    before = next((version.lineage for version in registry.versions(folder) if version.name == name), None)
+    if before is None or any(_plain(before.get(key)) != _plain(lineage[key]) for key in ("code", "recipe")):
+        return ""
+    return f"version {name}, of the same code and recipe, was rolled back; --force puts this one live all the same"
 
 
 def _findings(outcome: Outcome, champion: str) -> list[str]:
