@@ -227,11 +227,12 @@ def count(port: int, name: str) -> float:
 def users_of(data: str) -> list[str]:
     """Return ids of people who did not opt out."""
     import habitlab
-    from habitlab.serving.base import opted_out
+    from habitlab.dataset.vocabulary import Purpose
+    from habitlab.models.interactions import refused
 
-    dataset = habitlab.open_dataset(data)
-    refused = opted_out(dataset)
-    return [user for user in dataset.users["user_id"].tolist() if user not in refused]
+    dataset = habitlab.open_dataset(data, everybody=True)
+    opted_out = refused(dataset, Purpose.PERSONALISATION)
+    return [user for user in dataset.users["user_id"].tolist() if user not in opted_out]
 
 
 def start(command: Sequence[str]) -> subprocess.Popen:

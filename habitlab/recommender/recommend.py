@@ -545,6 +545,7 @@ class Recommender:
                 replace(
                     items[habit],
                     rank=place + 1,
+                    reasons=[],
                     score=one["score"][place],
                     success_probability=None if isnan(one["chance"][place]) else one["chance"][place],
                     contributions=dict(zip(self._parts, one["parts"][place], strict=True)),

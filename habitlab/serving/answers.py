@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from habitlab.dataset.registration import Registration
@@ -37,10 +36,10 @@ class Answers:
     one from which nothing that they did is concluded.
     """
 
-    def __init__(self, live: Live, folder: str | Path, features: FeatureStore) -> None:
+    def __init__(self, live: Live, features: FeatureStore) -> None:
         """The models, which newcomers need, are read when the first one asks; see `warm`."""
         self.live, self._features = live, features
-        self._connections = state.Connections(folder, wait=0.5)
+        self._connections = features.connections  # to one database, whenever another model goes live
         self._told = False  # once, not with every list
         self._impersonal = lru_cache(maxsize=64)(self._for_anybody)
 

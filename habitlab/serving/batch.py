@@ -128,7 +128,7 @@ def _fill(
     progress: bool,
 ) -> tuple[int, int, int]:
     """Make the lists that are missing, block by block; returns numbers of people, of those ready, and of lists made."""
-    answers, directory = Answers(model, folder, FeatureStore(folder)), Directory(folder, model.zones)
+    answers, directory = Answers(model, FeatureStore(folder)), Directory(folder, model.zones)
     directory.follow()
     everybody = directory.people()
     ready = made = 0

@@ -189,7 +189,7 @@ class Levels:
         with self._alone(key):
             level, ready = "database", _read(self.database.get(key), word)
             if ready is None:
-                drawn, whole = draw()
+                (drawn, whole), _ = self._flights.do(key, draw)  # another language may be asked for at once
                 level, ready = "computed", word(drawn)
                 if not whole:
                     return replace(ready, whole=False), level

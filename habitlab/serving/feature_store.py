@@ -30,7 +30,7 @@ class FeatureStore:
         """`shared`: Redis, where there is one; else they are kept in memory."""
         self._memory = MemoryStore(most=_MOST, most_bytes=64 << 20)
         self._first = shared or Guarded(self._memory, Breaker(), lambda level: None)
-        self._connections = state.Connections(folder, wait=0.5)
+        self.connections = state.Connections(folder, wait=0.5)
 
     def get(self, user_id: str, version: int) -> dict[str, Any] | None:
         """Return the features of a person; None where they cannot be had, or nothing is known."""
@@ -39,7 +39,7 @@ class FeatureStore:
         if found is not None:
             return found
         try:
-            with self._connections.use() as connection:
+            with self.connections.use() as connection:
                 row = connection.execute(
                     "SELECT body FROM features WHERE user_id = ? AND profile_version >= ?", (user_id, version)
                 ).fetchone()

@@ -76,7 +76,14 @@ def serve(
         if workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared  # before prometheus_client is imported
 
+        place = states.folder(data, state)
+        file = states.file_of(place)
+
         def load() -> Any:
+            if states.file_of(place) != file:  # for a worker that takes a dead one's place
+                raise ValueError(
+                    f"{place / states.DATABASE} is not the file that the service began with; start it anew"
+                )
             from habitlab.serving.app import create_app
             from habitlab.serving.background import settle
 

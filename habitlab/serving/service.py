@@ -144,7 +144,7 @@ class Service:
         self.directory = Directory(folder, live.zones, on_reset=self._reset)
         self.directory.follow()
         self.exposures = ExposureLog(folder, secrets.token_hex(4), clock, on_lost=self.metrics.lost.inc)
-        self.answers = Answers(live, folder, self.features)
+        self.answers = Answers(live, self.features)
         self._generator = generator or np.random.default_rng()
         self._stop = threading.Event()
         self._writing = threading.Lock()  # one writer a process: waiting here is fair and needs no sleep
@@ -176,7 +176,7 @@ class Service:
         fresh = newer(self.folder, self.live)
         if fresh is None:
             return False
-        answers = Answers(fresh, self.folder, self.features)
+        answers = Answers(fresh, self.features)
         answers.warm()
         self.directory.replace(fresh.zones)
         self.live, self.answers = fresh, answers

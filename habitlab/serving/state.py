@@ -165,41 +165,45 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 class Connections:
     """A connection for each thread, opened anew after an error.
 
-    All are to one file. While it is not there (deleted, moved away, or another one in its place) nothing is read or
-    written: what went into a deleted file would be confirmed and lost.
+    All are to one file, the one that was there when this was made. While it is not there (deleted, moved away, or
+    another one in its place) nothing is read or written: what went into a deleted file would be confirmed and lost.
     """
 
     def __init__(self, folder: str | Path, *, wait: float = LONGEST_WAIT, safe: bool = True) -> None:
         """`safe`: a commit is on disk before it returns; without it, a power cut may take back the last ones."""
         self.folder, self._wait, self._safe = Path(folder), wait, safe
         self._local = threading.local()
-        self._file: tuple[int, int] | None = None
+        self._file = file_of(folder)
 
     @contextlib.contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
         """Lend this thread's connection; raises as `connect` and sqlite3 do."""
-        path = self.folder / DATABASE
-        if self._file is not None and _file(path) != self._file:
-            raise sqlite3.OperationalError(f"{path} is not the file that was opened: put it back, or start anew")
+        self._check()
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = connect(self.folder, wait=self._wait)
             if not self._safe:
                 connection.execute("PRAGMA synchronous = NORMAL")
             self._local.connection = connection
-            self._file = self._file or _file(path)
+            self._file = self._file or file_of(self.folder)
         try:
             yield connection
         except sqlite3.Error:
             self._local.connection = None
             connection.close()
             raise
+        self._check()  # it may have gone while this waited for another writer
+
+    def _check(self) -> None:
+        if self._file is not None and file_of(self.folder) != self._file:
+            path = self.folder / DATABASE
+            raise sqlite3.OperationalError(f"{path} is not the file that was opened: put it back, or start anew")
 
 
-def _file(path: Path) -> tuple[int, int] | None:
-    """Which file stands there; None for no file."""
+def file_of(folder: str | Path) -> tuple[int, int] | None:
+    """Return which file the database of a service is; None for no file."""
     try:
-        found = path.stat()
+        found = (Path(folder) / DATABASE).stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -251,6 +251,12 @@ def test_7_2_b_a_list_is_drawn_once_for_all_languages_and_worded_for_each(tmp_pa
     assert (make.calls, worded) == (1, [DRAWN, DRAWN])
 
 
+def test_7_2_b_two_languages_asked_for_at_once_are_drawn_once(tmp_path):
+    make, one, codes = Maker(0.1), levels(tmp_path), ["en", "ru"]
+    at_once(2, lambda: one.find(KEY, codes.pop(), make, word))
+    assert make.calls == 1
+
+
 def test_7_2_b_what_may_not_be_kept_is_not(tmp_path):
     one = levels(tmp_path)
     assert one.find(KEY, "en", lambda: (DRAWN, False), word) == (replace(READY, whole=False), "computed")

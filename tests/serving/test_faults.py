@@ -157,7 +157,8 @@ def corrupt(folder: Path) -> None:
 def look_anew(*parts) -> None:
     """Have parts of a service open the database again."""
     for part in parts:
-        part._connections = state.Connections(part._connections.folder, wait=0.05)
+        name = "connections" if isinstance(part, FeatureStore) else "_connections"
+        setattr(part, name, state.Connections(getattr(part, name).folder, wait=0.05))
 
 
 def test_7_1_d_a_corrupt_database_takes_no_event_says_so_and_lists_go_on(make, folder, caplog):
@@ -186,9 +187,10 @@ def test_7_1_d_a_corrupt_database_takes_no_event_says_so_and_lists_go_on(make, f
 @pytest.mark.parametrize("instead", [False, True])
 def test_7_1_d_a_deleted_or_replaced_database_confirms_no_event_until_it_is_back(make, folder, tmp_path, instead):
     app = make(background=False)
-    client = app.test_client()
+    client, service = app.test_client(), app.extensions["habitlab"]
     assert client.post("/v1/events", json=EVENT | {"event_id": "before"}).status_code == 201
     client.get(LIST)
+    unasked = make(background=False).test_client()  # another worker, of which nobody has asked anything yet
     shutil.move(folder, tmp_path / "away")
     if instead:
         with closing(state.connect(folder)):
@@ -197,7 +199,11 @@ def test_7_1_d_a_deleted_or_replaced_database_confirms_no_event_until_it_is_back
     assert client.post("/v1/users", json={"age": 40}).status_code == 503
     assert client.get("/readyz").status_code == 503
     assert client.get(LIST).get_json()["served_from"] == "memory"
-    assert "may not be counted" in client.get(f"{LIST}&k=4").headers["Warning"]
+    for each in (client, unasked):
+        assert "may not be counted" in each.get(f"{LIST}&k=4").headers["Warning"]
+    with pytest.raises(sqlite3.OperationalError, match="not the file that was opened"):
+        service.exposures.flush()
+    assert service.exposures.waiting()
     assert instead or not folder.exists()
     shutil.rmtree(folder, ignore_errors=True)
     shutil.move(tmp_path / "away", folder)
@@ -205,6 +211,26 @@ def test_7_1_d_a_deleted_or_replaced_database_confirms_no_event_until_it_is_back
     assert client.post("/v1/events", json=EVENT).status_code == 201
     with closing(state.connect(folder)) as connection:
         assert connection.execute("SELECT event_id FROM events").fetchall() == [("before",), (EVENT["event_id"],)]
+
+
+def test_7_1_d_an_event_that_went_into_a_file_which_is_gone_meanwhile_is_not_confirmed(
+    make, folder, tmp_path, monkeypatch
+):
+    client = make(background=False).test_client()
+    apply = updater.apply
+
+    def move_first(*arguments):
+        if folder.exists():
+            shutil.move(folder, tmp_path / "away")
+        return apply(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(updater, "apply", move_first)
+        assert client.post("/v1/events", json=EVENT).status_code == 503
+    shutil.move(tmp_path / "away", folder)
+    assert client.post("/v1/events", json=EVENT).status_code in (200, 201)  # sent again it counts once
+    with closing(state.connect(folder)) as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (1,)
 
 
 def test_d9_while_the_last_word_on_profiling_cannot_be_read_nothing_is_concluded(make, folder, recommender):

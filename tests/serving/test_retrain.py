@@ -415,8 +415,30 @@ def test_8_1_f_a_run_from_events_to_the_log(tmp_path: Path, people: Dataset, mon
     assert registry.current(tmp_path) == first.version
     forced = retrain.retrain(people, tmp_path, now=NOW, force=True, **short)
     assert (forced.action, forced.live) == ("roll out", forced.version)
-    assert registry.rolled_back(tmp_path) is None
+    assert registry.rolled_back(tmp_path) == []
     assert len(registry.runs(tmp_path)) == 11  # what would have gone live is told of all the same
+
+
+def test_8_1_e_what_was_rolled_back_stays_so_whatever_else_goes_live(tmp_path: Path, model: Any) -> None:
+    """Two steps back, another recipe put live, and versions removed: each is remembered until it is allowed."""
+    recipes = {seed: {"code": "c", "recipe": {"seed": seed}} for seed in range(4)}
+    names = [registry.register(tmp_path, model, recipes[seed]) for seed in range(3)]
+    for name in names:
+        registry.promote(tmp_path, name)
+    assert [registry.rollback(tmp_path), registry.rollback(tmp_path)] == [names[1], names[0]]
+    registry.promote(tmp_path, registry.register(tmp_path, model, recipes[3]))
+    registry.remove(tmp_path, names[2])
+    said = {seed: bool(retrain._rolled_back(tmp_path, recipes[seed])) for seed in recipes}
+    assert said == {0: False, 1: True, 2: True, 3: False}
+    registry.allow(tmp_path, recipes[2])
+    assert [one["version"] for one in registry.rolled_back(tmp_path)] == [names[1]]
+    assert not retrain._rolled_back(tmp_path, {"code": None, "recipe": None})
+    (tmp_path / state.REGISTRY / registry.ROLLED_BACK).write_text("[1")
+    with pytest.raises(registry.RegistryError, match="delete it to let"):
+        retrain._rolled_back(tmp_path, recipes[1])
+    registry.promote(tmp_path, names[1])
+    registry.rollback(tmp_path)  # what is live comes first: the list begins anew
+    assert [one["version"] for one in registry.rolled_back(tmp_path)] == [names[1]]
 
 
 def test_8_1_c_the_same_recipe_and_data_make_the_same_model(people: Dataset, model: Any) -> None:

@@ -36,6 +36,7 @@ LOG = logging.getLogger(__name__)
 
 CURRENT, LINEAGE, CARD, RUNS = "current", "lineage.json", "card.md", "model_runs.jsonl"
 ROLLED_BACK = "rolled-back"
+_MADE = ("code", "recipe")  # of a lineage: how a model is made, on whatever data
 MODEL, MODELS = "recommender.model", "recommender.models"
 _LONGEST_WAIT = 60.0  # seconds for another process that writes
 _REMEMBERED = 50  # versions that were live
@@ -164,15 +165,36 @@ def promote(folder: str | Path, name: str) -> None:
     with _alone(folder):
         check(folder, name)
         _write_history(folder, [*(each for each in _history_or_none(folder) if each != name), name])
-        (Path(folder) / REGISTRY / ROLLED_BACK).unlink(missing_ok=True)
 
 
-def rolled_back(folder: str | Path) -> str | None:
-    """Return the version that was live before the last rollback; None where another was put live since."""
+def rolled_back(folder: str | Path) -> list[dict[str, Any]]:
+    """Return what rollbacks took away and nobody has allowed since: `version`, and `code` and `recipe` of its lineage.
+
+    RegistryError where that is damaged.
+    """
+    place = Path(folder) / REGISTRY / ROLLED_BACK
     try:
-        return (Path(folder) / REGISTRY / ROLLED_BACK).read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
+        found = json.loads(place.read_text(encoding="utf-8"))
+        return [{key: each.get(key) for key in ("version", *_MADE)} for each in found]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RegistryError(f"{place} cannot be read: {error}; delete it to let every model go live again") from error
+
+
+def allow(folder: str | Path, lineage: Mapping[str, Any]) -> None:
+    """Let models made as this one is go live again after a rollback."""
+    with _alone(folder):
+        found = rolled_back(folder)
+        left = [each for each in found if not made_alike(each, lineage)]
+        if left != found:
+            _write(folder, ROLLED_BACK, left)
+
+
+def made_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two models come of the same code and recipe, on whatever data; unknown is like nothing."""
+    plain = [json.loads(json.dumps([each.get(key) for key in _MADE])) for each in (one, other)]
+    return plain[0] == plain[1] and plain[0][0] is not None
 
 
 def rollback(folder: str | Path) -> str:
@@ -196,8 +218,13 @@ def rollback(folder: str | Path) -> str:
             except RegistryError as error:
                 LOG.warning("passed over: %s", error)
                 continue
-            with replacing(Path(folder) / REGISTRY / ROLLED_BACK) as temporary:
-                temporary.write_text(names[-1], encoding="utf-8")
+            gone = [version for version in versions(folder) if version.name in names[end:]]
+            told = [{"version": one.name} | {key: one.lineage.get(key) for key in _MADE} for one in gone]
+            try:
+                told = [*rolled_back(folder), *told]
+            except RegistryError as error:  # what is live comes first
+                LOG.warning("%s; it begins anew", error)
+            _write(folder, ROLLED_BACK, told)
             _write_history(folder, names[:end])
             return names[end - 1]
     raise RegistryError("there is no sound version before the live one to go back to")
@@ -319,9 +346,13 @@ def _history_or_none(folder: str | Path) -> list[str]:
 
 
 def _write_history(folder: str | Path, names: list[str]) -> None:
+    _write(folder, CURRENT, names[-_REMEMBERED:])
+
+
+def _write(folder: str | Path, name: str, told: Any) -> None:
     root = Path(folder) / REGISTRY
-    with replacing(root / CURRENT) as temporary:
-        temporary.write_text(json.dumps(names[-_REMEMBERED:]), encoding="utf-8")
+    with replacing(root / name) as temporary:
+        temporary.write_text(json.dumps(told), encoding="utf-8")
     _to_disk(root)
 
 

@@ -326,6 +326,7 @@ def retrain(
     if live is not None and outcome.decision is not None:
         registry.write_card(folder, version, model_card.compared(card, _findings(outcome, live.name)))
     if outcome.live == version:  # after the log: nothing goes live that no row tells of
+        registry.allow(folder, lineage)  # it is forced, or there is nothing to allow
         registry.promote(folder, version)
     if told.sequence:
         mark(folder, told.sequence, now)
@@ -361,10 +362,10 @@ def _against(
 
 def _rolled_back(folder: str | Path, lineage: Mapping[str, Any]) -> str:
     """Say that somebody rolled back a model made as this one is, which a run by itself must not undo; empty if not."""
-    name = registry.rolled_back(folder)
-    before = next((version.lineage for version in registry.versions(folder) if version.name == name), None)
-    if before is None or any(_plain(before.get(key)) != _plain(lineage[key]) for key in ("code", "recipe")):
+    before = next((one for one in registry.rolled_back(folder) if registry.made_alike(one, lineage)), None)
+    if before is None:
         return ""
+    name = before["version"]
     return f"version {name}, of the same code and recipe, was rolled back; --force puts this one live all the same"
 
 
