@@ -20,19 +20,49 @@ SAMPLE = "sample"
 def open_dataset(source: str | Path = SAMPLE, *, everybody: bool = False) -> Dataset:
     """Open a dataset by its path, or the word `sample`: a small simulated population, made in memory in a moment.
 
-    Who refused that research looks at their data (consent `research`) is left out, and counted in the metadata as
-    `refused_research`. `everybody` keeps them, for a service that they use.
+    Who refused that research looks at their data (consent `research`, in the data or told to the service beside them)
+    is left out with all that is called after them; the metadata say how many as `refused_research`. `everybody` keeps
+    them, for a service that they use.
+
+    Raises
+    ------
+    FileNotFoundError, DatasetError
+        Nothing is at the path, or no dataset.
+    sqlite3.Error
+        The database of the service cannot be read, so that nobody knows who refused.
     """
+    if source == SAMPLE:
+        from habitlab.simulation import simulate
+
+        return simulate(users=200, days=150, seed=0)
     from habitlab.dataset import Dataset
+    from habitlab.dataset.erasure import erase
+    from habitlab.dataset.small_groups import FEWEST
     from habitlab.dataset.vocabulary import Purpose
     from habitlab.models.interactions import refused
-    from habitlab.simulation import simulate
 
-    dataset = simulate(users=200, days=150, seed=0) if source == SAMPLE else Dataset.load(source)
-    gone = set() if everybody else refused(dataset, Purpose.RESEARCH)
+    dataset = Dataset.load(source)
+    gone = set() if everybody else refused(_with_told(dataset, Path(source)), Purpose.RESEARCH)
+    gone &= set(dataset.users["user_id"])  # the service knows more people
     if not gone:
         return dataset
-    return dataset.without(gone).replace(metadata=dataset.metadata | {"refused_research": len(gone)})
+    count = str(len(gone)) if len(gone) >= FEWEST else f"fewer than {FEWEST}"
+    left = erase(dataset, gone)
+    return left.replace(metadata=left.metadata | {"refused_research": count})
+
+
+def _with_told(dataset: Dataset, source: Path) -> Dataset:
+    """Return the dataset with what was told to the service beside it about research."""
+    from habitlab.refusals import told_to_service
+
+    told = told_to_service(source)
+    if not told:
+        return dataset
+    import pandas as pd
+
+    rows = pd.DataFrame(told, columns=["user_id", "at", "granted"]).assign(purpose="research")
+    rows["at"] = pd.to_datetime(rows["at"], utc=True)
+    return dataset.replace(consents=pd.concat([dataset.consents.astype(object), rows.astype(object)]))
 
 
 def open_truth(source: str | Path) -> dict[str, float]:

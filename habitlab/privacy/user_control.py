@@ -18,7 +18,6 @@ taken for somebody new.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +32,7 @@ import pandas as pd
 
 from habitlab.dataset import Dataset, parquet
 from habitlab.dataset.cache import alone
+from habitlab.dataset.erasure import erase, habits_in_use
 from habitlab.dataset.schema import TABLES
 from habitlab.dataset.sqlite import replacing
 from habitlab.places import cache_folder
@@ -166,7 +166,7 @@ def leave_out(dataset: Dataset, before: Dataset | None, data: str | Path) -> tup
     if before is not None and gone == new:
         return before, len(gone)
     left = dataset.without(gone)
-    stay = _habits_in_use(left) | (set() if before is None else set(before.habits["habit_id"]))
+    stay = habits_in_use(left) | (set() if before is None else set(before.habits["habit_id"]))
     return left.replace(habits=dataset.habits[dataset.habits["habit_id"].isin(stay).to_numpy(dtype=bool)]), len(gone)
 
 
@@ -206,42 +206,17 @@ def _from_service(place: Path, user_id: str, redis: str | None, say: Callable[[s
 
 
 def _from_dataset(data: Path, dataset: Dataset, user_id: str, say: Callable[[str, str], None]) -> Dataset:
-    rows = {name: len(_rows_of(dataset.table(name), user_id)) for name in TABLES if _personal(name)}
-    metadata = _unnamed(dataset.metadata, user_id)
-    if not any(rows.values()) and metadata == dataset.metadata:
+    left = erase(dataset, [user_id])
+    rows = {name: len(dataset.table(name)) - len(left.table(name)) for name in TABLES}
+    if not any(rows.values()) and left.metadata == dataset.metadata:
         return dataset
-    kept = {
-        name: dataset.table(name)[(dataset.table(name)["user_id"] != user_id).to_numpy(dtype=bool)]
-        for name, count in rows.items()
-        if count
-    }
-    if metadata != dataset.metadata:
+    left.save(data)
+    if left.metadata != dataset.metadata:
         say("dataset, metadata", "the id in reports of imports")
-    dataset = dataset.replace(**kept, metadata=metadata)
-    own = dataset.habits["habit_id"].str.contains(rf"(?<!\w){re.escape(user_id)}(?!\w)", regex=True)
-    own &= ~dataset.habits["habit_id"].isin(_habits_in_use(dataset))
-    if own.any():  # an imported habit is called after its person
-        say("dataset, habits", f"{int(own.sum())} rows")
-        dataset = dataset.replace(habits=dataset.habits[~own.to_numpy(dtype=bool)])
-    dataset.save(data)
     for name, count in rows.items():
         if count:
             say(f"dataset, {name}", f"{count} rows")
-    return dataset
-
-
-def _habits_in_use(dataset: Dataset) -> set[str]:
-    frames = [dataset.table(name) for name in TABLES if _personal(name)]
-    return {habit for frame in frames if "habit_id" in frame for habit in frame["habit_id"].dropna().unique()}
-
-
-def _unnamed(told: Any, user_id: str) -> Any:
-    """Metadata without an id: a report of an import names its source, which may be called like the person."""
-    if isinstance(told, dict):
-        return {key: _unnamed(value, user_id) for key, value in told.items()}
-    if isinstance(told, list):
-        return [_unnamed(value, user_id) for value in told]
-    return re.sub(rf"(?<!\w){re.escape(user_id)}(?!\w)", "somebody", told) if isinstance(told, str) else told
+    return left
 
 
 def _from_truth(data: Path, user_id: str, say: Callable[[str, str], None]) -> None:

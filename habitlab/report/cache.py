@@ -7,6 +7,7 @@ hashes just these. Nothing here imports a data library: a call that finds everyt
 import hashlib
 import json
 import os
+import sqlite3
 import sys
 import sysconfig
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from habitlab.places import cache_folder
+from habitlab.refusals import told_to_service
 from habitlab.report.parameters import Schema, locate
 
 MAX_BYTES = 512 * 2**20
@@ -106,7 +108,13 @@ class Hashes:
         if path is None:
             return "sample"
         companions = [path.with_suffix(suffix) for suffix in _COMPANIONS] + [path.with_name(path.name + "-wal")]
-        return [self.of(path), *(self.of(companion) for companion in companions if companion.exists())]
+        found = [self.of(path), *(self.of(companion) for companion in companions if companion.exists())]
+        told: Any
+        try:
+            told = told_to_service(path)
+        except sqlite3.Error as error:
+            told = str(error)
+        return [*found, digest(told)] if told else found
 
     def of(self, path: Path) -> Any:
         """Hash of the content of a file or a folder; "absent" where there is none or it may not be read."""

@@ -112,7 +112,7 @@ def about(dataset: "Dataset") -> None:
         "rows": len(tracking),
     }
     if left_out := dataset.metadata.get("refused_research"):
-        facts["refused_research"] = int(left_out)
+        facts["refused_research"] = str(left_out)
     if len(tracking):
         facts |= {"first_day": f"{tracking['date'].min():%Y-%m-%d}", "last_day": f"{tracking['date'].max():%Y-%m-%d}"}
     text = about_text(facts)
@@ -396,7 +396,7 @@ def about_text(facts: Mapping[str, Any]) -> str:
     if "first_day" in facts:
         parts.append(f"{facts['first_day']} to {facts['last_day']}")
     if "refused_research" in facts:
-        parts.append(f"without {facts['refused_research']:,} who refused research")
+        parts.append(f"without {facts['refused_research']} who refused research")
     return ", ".join(parts)
 
 

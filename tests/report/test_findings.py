@@ -248,9 +248,11 @@ def test_rounding_moves_a_number_by_less_than_a_tenth_of_its_interval(estimate: 
 
 def test_9_2_d_about_says_how_many_refused_research(shown: list[dict[str, Any]]) -> None:
     nothing = pd.DataFrame({"date": pd.to_datetime([])})
-    few = SimpleNamespace(users=range(3), habits=range(2), habit_tracking=nothing, metadata={"refused_research": 2})
+    few = SimpleNamespace(
+        users=range(3), habits=range(2), habit_tracking=nothing, metadata={"refused_research": "fewer than 10"}
+    )
     findings.about(few)
-    assert "without 2 who refused research" in str(shown)
+    assert "without fewer than 10 who refused research" in str(shown)
 
 
 def test_about_reads_source_counts_and_days_from_the_dataset(shown: list[dict[str, Any]]) -> None:
