@@ -370,7 +370,7 @@ def batch(
 ) -> None:
     """Make everybody's lists of a day ahead. Stopped on the way, call it again; until then the former stay live.
 
-    They serve every language.
+    They serve every language. In the far east a day begins 14 hours before it does in UTC.
     """
     from datetime import date
 

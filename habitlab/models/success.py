@@ -111,7 +111,8 @@ class SuccessModel:
         kept, weight = np.ones(len(pairs), dtype=bool), None
         if self.recent_days is not None:
             cut = history.end - self.recent_days
-            kept, weight = thin_out(pairs.table["day"], cut, self.old_share, np.random.default_rng([self.seed, cut]))
+            random = np.random.default_rng([self.seed, max(cut, 0)])  # below 0 without a day: there is nothing to draw
+            kept, weight = thin_out(pairs.table["day"], cut, self.old_share, random)
         self.counts_ = {"pairs": int(kept.sum()), "successes": int(pairs.success[kept].sum())} | pairs.table.attrs
         of = len(pairs) if weight is None else weight.sum()
         self.base_rate_ = float(((pairs.success if weight is None else weight * pairs.success).sum() + 1) / (of + 2))

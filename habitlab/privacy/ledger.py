@@ -21,6 +21,7 @@ import numpy as np
 from scipy import optimize
 
 from habitlab.dataset.sqlite import replacing
+from habitlab.serving.state import own_folder
 
 _WAIT = 60.0  # seconds for another process to finish a release
 _LARGEST_RHO = 1e4
@@ -101,7 +102,7 @@ class Ledger:
         """
         from filelock import FileLock
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(self.path.parent)
         with FileLock(f"{self.path}.lock", timeout=_WAIT):
             contents = self._read()
             for entry in contents["entries"]:

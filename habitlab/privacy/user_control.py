@@ -140,7 +140,7 @@ def forget(
         _from_logs(place, user_id, say)
         _from_caches(user_id, say)
         _from_leftovers(Path(data), user_id, say)
-        places = [*_beside(Path(data)), place, cache_folder()]
+        places = [*_beside(Path(data)), place, *_caches()]
         left = traces.find(places, user_id)
         searched = sum(1 for _ in traces.files_below(places))
         if silent:
@@ -288,7 +288,7 @@ def _from_caches(user_id: str, say: Callable[[str, str], None]) -> None:
     """Delete what is kept and holds the id; all of it can be made again."""
     root = cache_folder()
     entries: dict[Path, None] = {}
-    for path in traces.find([root], user_id):
+    for path in traces.find(_caches(), user_id):
         inner = path.relative_to(root).parts
         entry = root.joinpath(*inner[:2]) if len(inner) > 1 else path
         entries[entry] = None
@@ -300,6 +300,11 @@ def _from_caches(user_id: str, say: Callable[[str, str], None]) -> None:
         else:
             entry.unlink(missing_ok=True)
         say("cache", f"{entry.relative_to(root)} deleted")
+
+
+def _caches() -> list[Path]:
+    """What can be made again: not the service of the sample, whose people have ids like others' and are not theirs."""
+    return [path for path in cache_folder().glob("*") if path.suffix != ".service"]
 
 
 def _from_leftovers(data: Path, user_id: str, say: Callable[[str, str], None]) -> None:
@@ -375,11 +380,11 @@ def _tell_lists(rows: Sequence[dict[str, Any]], data: str | Path, place: Path) -
 
 
 def _unknown(user_id: str, dataset: Dataset, place: Path) -> ValueError:
-    known = dataset.users["user_id"].tolist()
+    known = set(dataset.users["user_id"])
     if (place / state.DATABASE).exists():
         with closing(state.connect(place)) as connection:
-            known += [user for (user,) in connection.execute("SELECT user_id FROM profiles")]
-    near = get_close_matches(user_id, known, n=3, cutoff=0.5)
+            known |= {user for (user,) in connection.execute("SELECT user_id FROM profiles")}
+    near = get_close_matches(user_id, sorted(known), n=3, cutoff=0.5)
     hint = f"; nearest: {', '.join(near)}" if near else ""
     if forgotten.status(place, user_id) == forgotten.DONE:
         return ValueError(f"the person with the id {user_id!r} was forgotten: nothing is known of them")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from flask import Flask, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from habitlab.dataset.registration import Registration, RegistrationError
 from habitlab.recommender.recommend import Recommender
@@ -178,7 +178,10 @@ def _json_body() -> bytes:
     if request.mimetype != JSON:
         raise Refusal(415, f"the body has to be JSON, with the header Content-Type: {JSON}")
     try:
-        return request.get_data(cache=False)
+        body = request.get_data(cache=False)
+        if request.content_length is None and len(body) >= MOST_BYTES:  # sent in chunks, and cut off here
+            raise RequestEntityTooLarge
+        return body
     except HTTPException:  # too large, or broken off
         raise
     except Exception:  # gunicorn reads the body only now, and has errors of its own for broken chunks

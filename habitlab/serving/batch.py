@@ -1,7 +1,8 @@
 """The lists of a day for everybody, made ahead: the database's level before anybody asks.
 
 A run writes its lists beside those that are live, and nobody finds them until it is complete; then one small
-transaction puts it live in place of the former one, whose lists are deleted afterwards. A run that was stopped goes on
+transaction puts it live in place of former ones of the same day, of other models, and of days that are over wherever
+people live; their lists are deleted afterwards. A run that was stopped goes on
 where it was when it is called again: what is done is what is there. Whoever changes meanwhile has another version of
 their profile, so nobody gets a list that does not count it; called again, a live run makes these lists anew.
 """
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -33,6 +34,8 @@ BLOCK = 500
 """People whose lists are in memory at once."""
 LONGEST_WAIT = 30.0
 """Seconds to wait for other writers."""
+LAST_ZONE = timedelta(hours=12)
+"""By so much the last places on Earth are behind UTC."""
 _LOCK = "batch.lock"
 _SWEPT = 500  # lists deleted at once
 
@@ -67,12 +70,12 @@ def run(
     Raises
     ------
     ValueError
-        k or block below 1, or another batch is running.
+        k or block out of range, or another batch is running.
     sqlite3.Error
         The database is locked, full or damaged: the former lists stay live, and what is done is kept.
     """
-    if k < 1 or block < 1:
-        raise ValueError(f"k and block are 1 or more; got {k} and {block}")
+    if not 1 <= k <= lists.MOST_HABITS or block < 1:
+        raise ValueError(f"k is from 1 to {lists.MOST_HABITS} and block 1 or more; got {k} and {block}")
     place = state.folder(data, folder)
     with _alone(place), _clear_errors(place), closing(state.connect(place, wait=wait)) as connection:
         prepare(connection, data, clock())
@@ -82,14 +85,14 @@ def run(
         number, is_live = _begin(connection, what, clock())
         found = _fill(connection, place, model, number, (k, lists.moments(day)), block, clock, progress)
         if not is_live:
-            _swap(connection, number, clock())
-        _sweep(connection, number, model.key, clock())
+            _swap(connection, number, model.key, day, k, clock())
+        _sweep(connection, model.key, clock())
     return Run(*found, swapped=not is_live)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.own_folder(folder)
     try:
         with FileLock(folder / _LOCK, timeout=0):
             yield
@@ -202,17 +205,22 @@ def _version(connection: sqlite3.Connection, user_id: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _swap(connection: sqlite3.Connection, number: int, now: datetime) -> None:
-    """Put a complete run live in place of the former one."""
+def _swap(connection: sqlite3.Connection, number: int, model: str, day: date, k: int, now: datetime) -> None:
+    """Put a complete run live in place of those that nobody needs beside it."""
+    first = (now - LAST_ZONE).date()  # of the days that are not over everywhere
     with state.transaction(connection):
-        connection.execute("DELETE FROM runs WHERE run != ?", (number,))
+        for run, what in connection.execute("SELECT run, what FROM runs WHERE run != ?", (number,)).fetchall():
+            its_model, its_day, its_k, *_ = json.loads(what)
+            its_day = date.fromisoformat(its_day)
+            if its_model != model or its_day < first or (its_day, its_k) == (day, k):
+                connection.execute("DELETE FROM runs WHERE run = ?", (run,))
         connection.execute("UPDATE runs SET live_at = ? WHERE run = ?", (state.stamp(now), number))
 
 
-def _sweep(connection: sqlite3.Connection, number: int, model: str, now: datetime) -> None:
+def _sweep(connection: sqlite3.Connection, model: str, now: datetime) -> None:
     """Delete lists that nobody finds any more, a few at a time, so that no event has to wait."""
     old = (
-        ("run NOT IN (0, ?)", (number,)),
+        ("run != 0 AND run NOT IN (SELECT run FROM runs)", ()),
         ("run = 0 AND (model_version != ? OR expires_at < ?)", (model, now.timestamp())),
     )
     for which, values in old:

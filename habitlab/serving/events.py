@@ -126,6 +126,7 @@ class Consent(_Event):
     granted: bool
 
 
+KINDS = ("completion", "adoption", "abandonment", "response", "rating", "survey", "consent")
 Event = Annotated[Completion | Adoption | Abandonment | Answer | Rating | Survey | Consent, Field(discriminator="kind")]
 Events = Annotated[list[Event], Field(min_length=1, max_length=MOST_EVENTS)]
 _ONE: TypeAdapter[Any] = TypeAdapter(Event)
@@ -181,8 +182,10 @@ def parse(body: bytes) -> list[Any]:
 def _problem(detail: Any, single: bool) -> Problem:
     place = [str(part) for part in detail["loc"]]
     index = 0 if single or not place else int(place.pop(0))
-    kinds = {"completion", "adoption", "abandonment", "response", "rating", "survey", "consent"}
-    fields = [part for part in place if part not in kinds] or ["event"]
+    if detail["type"].startswith("union_tag"):
+        return Problem(index, "kind", f"is one of {', '.join(KINDS)}")
+    fields = place[1:] if place[:1] and place[0] in KINDS else place  # the first part is the kind
+    fields = fields or ["event"]
     return Problem(index, ".".join(fields)[:60], str(detail["msg"])[:200])  # never what was given: it may be personal
 
 

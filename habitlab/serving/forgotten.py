@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from habitlab.dataset.sqlite import replacing
-from habitlab.serving.state import stamp
+from habitlab.serving.state import own_folder, stamp
 
 FILE = "forgotten.json"
 BEGUN, DONE = "begun", "done"
@@ -33,9 +33,15 @@ def mark(folder: str | Path, user_id: str, word: str, now: datetime) -> None:
     """Remember that forgetting somebody has begun or is done."""
     contents = _read(folder)
     contents["people"][_hash(contents["salt"], user_id)] = {"status": word, "at": stamp(now)}
-    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    own_folder(folder)
     with replacing(Path(folder) / FILE) as temporary:
         temporary.write_text(json.dumps(contents, indent=1, sort_keys=True) + "\n", "utf-8")
+        temporary.chmod(0o600)
+
+
+def marks(folder: str | Path) -> str:
+    """Return what changes as soon as somebody else asks to be forgotten, or is."""
+    return json.dumps(_read(folder)["people"], sort_keys=True)
 
 
 def _read(folder: str | Path) -> dict[str, Any]:

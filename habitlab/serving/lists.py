@@ -78,6 +78,8 @@ class Ready:
 
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+MOST_HABITS = 100
+"""On one list."""
 ID_LENGTH = 24
 _ID = slice(len('{"id":"'), len('{"id":"') + ID_LENGTH)  # it comes first, so that nobody has to read the JSON
 LEVELS = ("memory", "redis", "database", "computed")

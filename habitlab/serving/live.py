@@ -50,14 +50,23 @@ def find(data: str | Path, folder: str | Path) -> Live:
     return Live(fitted(load(data) if str(data) == "sample" else data))
 
 
+_passed_over: dict[Path, str] = {}  # of each folder what cannot be served: it is tried, and told of, once
+
+
 def newer(folder: str | Path, now: Live) -> Live | None:
     """Return what has been put live since; None where nothing has, or it cannot be read: the old one stays."""
+    name = None
     try:
         name = registry.current(folder)
-        if name is None or name == now.version:
+        if name is None or name in (now.version, _passed_over.get(Path(folder))):
             return None
         version, recommender = registry.load(folder)
     except (registry.RegistryError, OSError) as error:
-        log.error("the model that was put live cannot be read, the old one stays: %s", error)
+        what = str(error) if name is None else name
+        if _passed_over.get(Path(folder)) != what:
+            log.error("the model that was put live cannot be read, the old one stays: %s", error)
+        _passed_over[Path(folder)] = what
         return None
+    if version.name != name:  # one that was live before
+        _passed_over[Path(folder)] = name
     return None if version.name == now.version else Live(recommender, version.learnt, version.name)

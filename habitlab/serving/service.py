@@ -37,7 +37,6 @@ from habitlab.serving.profiles import Directory, Profile
 from habitlab.serving.store import MemoryStore, RedisStore, SqliteStore, without_password
 
 log = logging.getLogger(__name__)
-MOST_HABITS = 100
 FIRST_YEAR, LAST_YEAR = 2000, 2100
 MODEL_SECONDS = 1.0
 """After so long a worker looks whether another version has been put live."""
@@ -83,8 +82,8 @@ def read_query(query: str) -> Asked:
     user_id, k, lang, at = (given.get(name) for name in _PARAMETERS)
     if not user_id or len(user_id) > 200 or _CONTROL.search(user_id):
         raise Refusal(400, "user_id is needed: a text of 1 to 200 letters")
-    if k is not None and not (_NUMBER.fullmatch(k) and 1 <= int(k) <= MOST_HABITS):
-        raise Refusal(400, f"k is the number of habits, from 1 to {MOST_HABITS}")
+    if k is not None and not (_NUMBER.fullmatch(k) and 1 <= int(k) <= lists.MOST_HABITS):
+        raise Refusal(400, f"k is the number of habits, from 1 to {lists.MOST_HABITS}")
     if lang is not None and not _LANGUAGE.fullmatch(lang):
         raise Refusal(400, "lang is the code of a language, such as en or ru")
     warning = unknown_language(lang) if lang else ""

@@ -61,12 +61,12 @@ CREATE TABLE lists (            -- lists without words, of the batch and of miss
     body BLOB NOT NULL,         -- `recommender.draws.Drawn.pack`
     made_at TEXT NOT NULL,
     expires_at REAL,            -- seconds since 1970; NULL never
-    run INTEGER NOT NULL DEFAULT 0,  -- of the batch; 0: made when somebody asked. Only 0 and the live run count.
+    run INTEGER NOT NULL DEFAULT 0,  -- of the batch; 0: made when somebody asked. Only 0 and live runs count.
     PRIMARY KEY (user_id, model_version, key, run)
 );
 CREATE INDEX lists_of_run ON lists (run, user_id);
 
-CREATE TABLE runs (             -- of the batch: at most one that is live, and one that is not complete yet
+CREATE TABLE runs (             -- of the batch: those that are live, one a day, and one that is not complete yet
     run INTEGER PRIMARY KEY AUTOINCREMENT,
     what TEXT NOT NULL,         -- JSON: model, day and number of habits
     begun_at TEXT NOT NULL,
@@ -119,6 +119,14 @@ def folder(data: str | Path, override: str | Path | None = None) -> Path:
     return Path(data).with_suffix(".service")
 
 
+def own_folder(folder: str | Path) -> Path:
+    """Make a folder that only its owner may enter, and those above it that are missing alike; returns it."""
+    folder = Path(folder)
+    for each in (*reversed(folder.parents), folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 def connect(folder: str | Path, *, wait: float = LONGEST_WAIT) -> sqlite3.Connection:
     """Open the database of a service, and make it where there is none.
 
@@ -132,9 +140,7 @@ def connect(folder: str | Path, *, wait: float = LONGEST_WAIT) -> sqlite3.Connec
     sqlite3.DatabaseError
         It is damaged, locked or cannot be written.
     """
-    folder = Path(folder)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / DATABASE
+    path = own_folder(folder) / DATABASE
     if not path.exists():
         path.touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)

@@ -153,7 +153,7 @@ class SqliteStore:
         row = self._run(
             "SELECT body, expires_at FROM lists"
             " WHERE user_id = ? AND model_version = ? AND key = ? AND profile_version = ?"
-            " AND (run = 0 OR run = (SELECT run FROM runs WHERE live_at IS NOT NULL)) ORDER BY run DESC LIMIT 1",
+            " AND (run = 0 OR run IN (SELECT run FROM runs WHERE live_at IS NOT NULL)) ORDER BY run DESC LIMIT 1",
             (key.user_id, key.model_version, key.name, key.profile_version),
         ).fetchone()
         if row is None or (row[1] is not None and row[1] < self._clock().timestamp()):

@@ -51,7 +51,7 @@ def refresh(connection: sqlite3.Connection, users: Iterable[str], now: datetime)
     """Make the rows of these people anew from the base and all their events, each with the next version."""
     priors = priors_of(connection)
     refused = set(json.loads(state.meta(connection, "opted_out") or "[]"))
-    changed = int(connection.execute("SELECT coalesce(max(changed), 0) FROM profiles").fetchone()[0])
+    changed = int(connection.execute("SELECT max(coalesce(max(changed), 0), 0) FROM profiles").fetchone()[0])
     for number, user in enumerate(users, changed + 1):
         row = connection.execute("SELECT version, registration FROM profiles WHERE user_id = ?", (user,)).fetchone()
         version, registration = (0, None) if row is None else row
@@ -75,12 +75,12 @@ def refresh(connection: sqlite3.Connection, users: Iterable[str], now: datetime)
 
 def register(connection: sqlite3.Connection, user_id: str, record: str, now: datetime) -> None:
     """Keep the registration record (JSON) of somebody new. To be called in a transaction."""
-    changed = int(connection.execute("SELECT coalesce(max(changed), 0) FROM profiles").fetchone()[0])
     connection.execute(
-        "INSERT INTO profiles (user_id, version, changed, registration, registered_at, opted_out, updated_at)"
-        " VALUES (?, 1, ?, ?, ?, ?, ?)",
-        (user_id, changed + 1, record, state.stamp(now), int(refuses(record)), state.stamp(now)),
+        "INSERT INTO profiles (user_id, version, changed, registration, registered_at, updated_at)"
+        " VALUES (?, 0, -1, ?, ?, ?)",
+        (user_id, record, state.stamp(now), state.stamp(now)),
     )
+    refresh(connection, [user_id], now)
 
 
 def registration_of(connection: sqlite3.Connection, user_id: str) -> str | None:

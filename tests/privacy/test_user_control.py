@@ -24,7 +24,7 @@ from habitlab.privacy.user_control import export, forget
 from habitlab.recommender.fitted import fitted
 from habitlab.recommender.recommend import Recommender
 from habitlab.serving import batch, forgotten, state
-from habitlab.serving.learning import registry
+from habitlab.serving.learning import registry, retrain
 from habitlab.serving.learning.extract import extract
 from habitlab.simulation import load_truth, save, simulate
 from tests.dataset.tracker_files import write_loop
@@ -233,6 +233,40 @@ def test_9_2_d_calling_it_again_finds_nothing_to_do(after, monkeypatch):
     again = forget(USER, after[0], now=NOW)
     assert again.removed == ()
     assert again.left == {}
+
+
+def test_9_2_d_a_retraining_under_way_brings_nobody_back(data, monkeypatch):
+    """Somebody is forgotten after the models have learnt, and before they are registered."""
+    monkeypatch.setattr(retrain, "_against", lambda *_, **__: forget(USER, data, now=NOW) and ValueError("too short"))
+    place = state.folder(data)
+    with pytest.raises(registry.RegistryError, match="somebody was forgotten while this ran"):
+        retrain.retrain(Dataset.load(data), place, now=NOW, force=True)
+    for version in registry.versions(place):
+        assert traces.find([version.path], USER) == {}
+    monkeypatch.undo()
+    monkeypatch.setenv("HABITLAB_CACHE", str(data.parents[1] / "cache"))
+    again = retrain.retrain(Dataset.load(data), place, now=NOW, force=True, origins=1, resamples=100)
+    assert again.version is not None
+    assert traces.find([place], USER) == {}
+
+
+def test_9_2_d_the_only_person_there_is_is_forgotten_as_well(tmp_path, monkeypatch, world):
+    monkeypatch.setenv("HABITLAB_CACHE", str(tmp_path / "cache"))
+    path, one = tmp_path / "data" / "me.db", world.without(set(world.users["user_id"]) - {USER})
+    path.parent.mkdir()
+    one.save(path)
+    retrain.retrain(one, state.folder(path), now=NOW)
+    assert forget(USER, path, now=NOW).left == {}
+    assert registry.load(state.folder(path))[1].user_ids_.tolist() == []
+
+
+def test_9_2_d_the_sample_has_people_of_like_ids_and_a_service_of_its_own(data):
+    place = state.folder("sample")
+    with closing(state.connect(place)) as connection:
+        state.set_meta(connection, "somebody", USER)
+    assert forget(USER, data, now=NOW).left == {}
+    with closing(state.connect(place)) as connection:
+        assert state.meta(connection, "somebody") == USER
 
 
 def test_9_2_d_an_unknown_person_is_told_with_the_nearest(data):

@@ -130,6 +130,14 @@ def test_7_1_b_health_readiness_metrics_and_openapi(app):
     assert client.get("/openapi.json").get_json() == json.loads(json.dumps(openapi.document()))
 
 
+def test_7_2_a_somebody_newly_registered_is_cached_as_anybody(app):
+    client = app.test_client()
+    user = client.post("/v1/users", json={"age": 44}).get_json()["user_id"]
+    found = [client.get(f"/v1/recommend?user_id={user}&at={AT}") for _ in range(2)]
+    assert [one.get_json()["served_from"] for one in found] == ["computed", "memory"]
+    assert not any("Warning" in one.headers for one in found)
+
+
 def test_7_1_b_somebody_new_registers_and_gets_a_list(app, make, world):
     client = app.test_client()
     answers = {"age": 31, "zone": "Europe/Berlin", "improvement_areas": ["finance"], "time_commitment": 20}

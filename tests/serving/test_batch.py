@@ -24,7 +24,7 @@ from habitlab.serving.store import SqliteStore
 from tests.serving.conftest import Clock
 
 DAY = date(2024, 5, 6)
-BEFORE = DAY - timedelta(days=1)
+BEFORE = DAY - timedelta(days=2)  # over everywhere at the time of the clock
 NOON = f"{DAY}T12:00"
 NAMES = {lists.name(5, moment) for moment in lists.moments(DAY)}
 
@@ -74,7 +74,7 @@ def test_7_1_c_every_list_is_the_one_that_a_miss_computes(make, folder, tmp_path
     tell(client, ids[4], "completion", habit_id="h002", status="missed", date="2024-05-01")
     here = [
         client.post("/v1/users", json=record).get_json()["user_id"]
-        for record in ({"age": 40}, {"age": 30, "consents": {"personalisation": False}})
+        for record in ({"age": 40}, {"age": 30, "consents": {"personalisation": False}}, {"age": 50})
     ]
     tell(client, here[0], "adoption", habit_id="h003")
     with closing(state.connect(folder)) as connection, state.transaction(connection):
@@ -87,7 +87,7 @@ def test_7_1_c_every_list_is_the_one_that_a_miss_computes(make, folder, tmp_path
         connection.execute("DELETE FROM lists")
     other = make(state=shutil.copytree(folder, tmp_path / "other"), background=False).test_client()
     found = fill()
-    assert (found.people, found.made, found.swapped) == (len(ids) + 2, 3 * (len(ids) + 2), True)
+    assert (found.people, found.made, found.swapped) == (len(ids) + 3, 3 * (len(ids) + 3), True)
     filled = make(background=False).test_client()
     for user in (*ids, *here):
         for hour, lang in product(lists.PARTS_OF_DAY, ("ru", "en")):
@@ -201,6 +201,21 @@ def test_7_1_c_stopped_on_the_way_the_old_table_stays_live_and_the_next_call_goe
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
+def test_7_2_b_lists_of_a_day_stay_until_it_is_over_everywhere(fill, folder, clock, recommender):
+    """In the evening in Europe it is tomorrow in Kolkata, and still today in New York."""
+    tomorrow, each = DAY + timedelta(days=1), 3 * len(recommender.user_ids_)
+    fill()
+    fill(k=3)
+    fill(tomorrow)
+    assert {name.split()[1][:10] for _, name in rows(folder)} == {str(DAY), str(tomorrow)}
+    assert len(rows(folder)) == 3 * each
+    clock.go(hours=48)  # 8:00 UTC two days later: in Hawaii DAY is over, tomorrow is not
+    fill(DAY + timedelta(days=2))
+    assert {name.split()[1][:10] for _, name in rows(folder)} == {str(tomorrow), str(DAY + timedelta(days=2))}
+    with closing(state.connect(folder)) as connection:
+        assert connection.execute("SELECT count(*) FROM lists").fetchone() == (2 * each,)
+
+
 def test_7_1_c_a_run_that_nobody_will_complete_is_swept_away(fill, folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(batch, "_swap", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -254,8 +269,9 @@ def test_7_1_c_a_full_disk_is_a_clear_error_and_the_old_table_stays_live(fill, f
 def test_7_1_c_one_batch_at_a_time_and_wrong_calls(fill, folder):
     with batch._alone(folder), pytest.raises(ValueError, match="another batch is running"):
         fill()
-    with pytest.raises(ValueError, match="1 or more"):
-        fill(k=0)
+    for wrong in ({"k": 0}, {"k": 101}, {"block": 0}):
+        with pytest.raises(ValueError, match="k is from 1 to 100 and block 1 or more"):
+            fill(**wrong)
 
 
 def test_7_1_c_the_bar_knows_how_many_people_there_are(fill, capsys, recommender):
@@ -287,12 +303,13 @@ def kill_again_and_again(fill: Any, world: Path, folder: Path, kills: int, longe
             old, day = seen, after
     assert killed
     after = day + timedelta(days=1)
-    fill(after)
+    now = {"clock": lambda: datetime.now(UTC)}
+    fill(after, **now)
     new = rows(folder)
     assert len(new) == len(old)
     with closing(state.connect(folder)) as connection:
         connection.executescript("DELETE FROM lists; DELETE FROM runs;")
-    fill(after)
+    fill(after, **now)
     assert rows(folder) == new
 
 

@@ -66,6 +66,20 @@ def test_8_2_b_a_candidate_is_added_for_what_it_does() -> None:
     assert found.to_dict() == {"signal": "add", "noise": "leave out", "identity": "drop"}
 
 
+def test_8_2_d_a_signal_of_feedback_is_added_for_what_it_does_and_one_of_whim_is_not() -> None:
+    """Ratings that follow what somebody will keep, and ratings that follow nothing, as candidates."""
+    table, outcome, who = planted(3, users=400)
+    generator = np.random.default_rng(3)
+    keen = pd.Series(outcome).groupby(who).transform("mean").to_numpy()  # what their other habits tell, too
+    others = (5 * keen - outcome) / 4
+    table["rating"] = np.clip(
+        np.round(3 + 3 * (others - others.mean()) + 0.5 * generator.standard_normal(len(who))), 1, 5
+    )
+    table["whim"] = generator.integers(1, 6, len(who)).astype(float)
+    found = evolve(table, outcome, who, candidates=["rating", "whim"], fit=logistic).set_index("feature")["verdict"]
+    assert (found["rating"], found["whim"]) == ("add", "leave out")
+
+
 def test_d116_trees_own_importances_favour_noise_of_many_values() -> None:
     table, outcome, who = planted(3, strength=0.0)
     table["coin"] = (np.random.default_rng(3).random(len(table)) < 0.5).astype(float)

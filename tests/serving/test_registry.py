@@ -72,6 +72,14 @@ def test_a_registered_version_is_not_live_by_itself(tmp_path: Path, models: list
     assert registry.load(tmp_path, name)[1].version_ == models[0].version_
 
 
+def test_the_folder_of_a_service_is_its_owners_alone_whoever_makes_it_first(
+    tmp_path: Path, models: list[Recommender]
+) -> None:
+    registry.register(tmp_path / "a" / "study.service", models[0], {})
+    for path in (tmp_path / "a", tmp_path / "a" / "study.service", tmp_path / "a" / "study.service" / "registry"):
+        assert path.stat().st_mode & 0o777 == 0o700
+
+
 def test_8_1_e_rollback_goes_back_step_by_step(folder: Path) -> None:
     names = [version.name for version in registry.versions(folder)]
     assert registry.current(folder) == names[2]

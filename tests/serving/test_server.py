@@ -104,6 +104,9 @@ def test_7_1_b_the_command_serves_two_workers_with_redis_and_a_token_and_ends_or
         broken += b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n{}"
         assert tell(port, broken).startswith(b"HTTP/1.1 400")
         assert tell(port, f"GET {path} HTTP/9.9\r\n\r\n".encode()).startswith(b"HTTP/1.1 400")
+        long = b'{"event_id": "e0", "user_id": "u0000002"}' + b" " * 3_000_000 + b"trailing garbage"
+        pieces = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (long[:65_536], long[65_536:])) + b"0\r\n\r\n"
+        assert tell(port, broken.removesuffix(b"ZZ\r\n{}") + pieces).startswith(b"HTTP/1.1 413")
         event = {
             "event_id": "e1",
             "user_id": "u0000002",

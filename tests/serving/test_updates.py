@@ -113,7 +113,7 @@ def test_7_1_d_a_list_is_kept_whole_or_not_at_all(app):
         (event("adoption", habit_id="h001", happened_at="2024-05-06T08:06:00Z"), 422, "in the future"),
         (event("adoption", habit_id="h001", happened_at="1999-05-06T08:06:00Z"), 422, "nothing happened before"),
         (event("adoption", habit_id="h001", happened_at="2024-05-06T07:00:00"), 422, "timezone"),
-        (event("sabotage"), 422, "does not match any"),
+        (event("sabotage"), 422, "is one of completion, adoption"),
         (event("rating", habit_id="h001", rating=6), 422, "less than or equal to 5"),
         (event("adoption", habit_id="h001", extra=1), 422, "not permitted"),
         (event("adoption", habit_id="h001", event_id="a b"), 422, "pattern"),
@@ -126,7 +126,7 @@ def test_7_1_d_a_list_is_kept_whole_or_not_at_all(app):
             422,
             "future",
         ),
-        ({}, 422, "discriminator"),
+        ({}, 422, "is one of completion, adoption"),
     ]
     for wrong, status, message in bad:
         found = client.post("/v1/events", json=[event("adoption", habit_id="h001"), wrong])
@@ -135,6 +135,22 @@ def test_7_1_d_a_list_is_kept_whole_or_not_at_all(app):
         assert message in found.get_json()["problems"][0]["problem"]
     with closing(state.connect(app.extensions["habitlab"].folder)) as connection:
         assert read_after(connection, 0) == []
+
+
+@pytest.mark.parametrize(("wrong", "field"), [
+    ({"kind": "response", "habit_id": "h001"}, "response"),
+    ({"kind": "response", "habit_id": "h001", "response": "shrug"}, "response"),
+    ({"kind": "rating", "habit_id": "h001"}, "rating"),
+    ({"kind": "survey", "question": "q", "answer": 1.0}, "survey"),
+    ({"kind": "sabotage"}, "kind"),
+    ({"kind": "consent", "purpose": "profiling", "granted": True, "extra": 1}, "extra"),
+])  # fmt: skip
+def test_7_1_b_a_wrong_event_is_told_by_its_field(app, wrong, field):
+    common = {"event_id": "e", "user_id": USER, "happened_at": "2024-05-06T07:00:00Z"}
+    for body in (common | wrong, [common | wrong]):
+        found = app.test_client().post("/v1/events", json=body)
+        assert found.status_code == 422
+        assert [problem["field"] for problem in found.get_json()["problems"]] == [field]
 
 
 def test_7_1_d_a_clock_a_little_ahead_is_forgiven_and_one_that_jumps_back_refuses_clearly(app, clock):

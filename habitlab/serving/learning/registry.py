@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from habitlab.dataset.sqlite import replacing
 from habitlab.models.storage import ModelFileError
-from habitlab.serving.state import REGISTRY, stamp
+from habitlab.serving.state import REGISTRY, own_folder, stamp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,10 +91,18 @@ def lineage_of(dataset: Dataset, recommender: Recommender, *, fitted_at: datetim
     }
 
 
-def register(folder: str | Path, recommender: Recommender, lineage: Mapping[str, Any], card: str = "") -> str:
+def register(
+    folder: str | Path,
+    recommender: Recommender,
+    lineage: Mapping[str, Any],
+    card: str = "",
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> str:
     """Write a version and return its name. It is not live yet: see `promote`.
 
-    A crash leaves no half version: everything is written and on disk before the folder gets its name.
+    A crash leaves no half version: everything is written and on disk before the folder gets its name. Just before that
+    `check` is called, which may raise; `user forget` looks for versions after its mark, and waits for this.
 
     Raises
     ------
@@ -114,6 +122,7 @@ def register(folder: str | Path, recommender: Recommender, lineage: Mapping[str,
             (fresh / LINEAGE).write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
             for path in (*fresh.iterdir(), fresh):
                 _to_disk(path)
+            check()
             fresh.rename(root / name)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -331,8 +340,7 @@ def runs(folder: str | Path) -> pd.DataFrame:
 @contextmanager
 def _alone(folder: str | Path) -> Iterator[Path]:
     """One writer at a time; gives the folder of the registry."""
-    root = Path(folder) / REGISTRY
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = own_folder(Path(folder) / REGISTRY)
     with FileLock(root / ".lock", timeout=_LONGEST_WAIT):
         yield root
 

@@ -9,6 +9,7 @@ the margin and every guardrail is shown safe; both are logged either way.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -25,10 +26,13 @@ from habitlab.recommender import guardrails
 from habitlab.recommender.blend import Blend
 from habitlab.recommender.candidates import with_catalogue
 from habitlab.recommender.recommend import Models, Recommender
+from habitlab.serving import forgotten
 from habitlab.serving.learning import feedback, model_card, registry
 from habitlab.serving.learning.extract import Extract, extract, mark
 from habitlab.serving.learning.registry import RegistryError
 from habitlab.serving.state import stamp
+
+LOG = logging.getLogger(__name__)
 
 K = 10
 ORIGINS, HORIZON_DAYS = 3, 28
@@ -288,6 +292,12 @@ def retrain(
     OSError, RegistryError, DatasetError
         What is live stays live.
     """
+    known = forgotten.marks(folder)
+
+    def nobody_was_forgotten() -> None:
+        if forgotten.marks(folder) != known:
+            raise RegistryError("somebody was forgotten while this ran: call it again, and it learns without them")
+
     told: Extract = extract(folder, dataset)
     tell(f"{told.new:,} events are new, {told.left_out:,} of all are of nobody known")
     recipe = recipe or Recipe()
@@ -306,7 +316,7 @@ def retrain(
         tell(f"comparing with version {live.name}")
         found = _against(live, told.dataset, recipe, origins=origins, horizon=horizon, level=level, resamples=resamples)
     card = model_card.write(told.dataset, challenger, lineage)
-    version = registry.register(folder, challenger, lineage, card)
+    version = registry.register(folder, challenger, lineage, card, check=nobody_was_forgotten)
     tell(f"version {version} is registered")
     if live is None:
         own = [minors_guardrail(challenger, told.dataset), cases_guardrail(challenger, cases)[0]]
@@ -375,10 +385,17 @@ def _findings(outcome: Outcome, champion: str) -> list[str]:
 
 
 def _live(folder: str | Path) -> registry.Version | None:
-    """The version to compare with: the live one, or the last good one before it; None where there is none."""
+    """The version to compare with: the live one, or the last good one before it; None where there is none.
+
+    Where none can be read, the service serves the usual model and there is nothing to compare with, either.
+    """
     if registry.current(folder) is None:
         return None
-    return registry.load(folder)[0]
+    try:
+        return registry.load(folder)[0]
+    except RegistryError as error:
+        LOG.warning("nothing can be compared with: %s", error)
+        return None
 
 
 def _log(

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from habitlab.dataset.sqlite import replacing
-from habitlab.serving.state import stamp
+from habitlab.serving.state import own_folder, stamp
 
 LOGGER = logging.getLogger("habitlab.monitor")
 
@@ -57,7 +57,7 @@ def to_file(path: str | Path) -> Sink:
 
     def write(alert: Alert) -> None:
         place = Path(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(place.parent)
         with place.open("a", encoding="utf-8") as file:
             file.write(json.dumps(alert.to_json(), ensure_ascii=False) + "\n")
 
@@ -131,7 +131,7 @@ def send(
     alert, the key cools down no longer: a jump of the clock hides nothing. Two processes take turns.
     """
     place = Path(memory)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(place.parent)
     sent: dict[str, None] = {}
     held: dict[str, None] = {}
     failed: dict[str, str] = {}
