@@ -462,6 +462,8 @@ def forget_(
 ) -> int:
     """Remove a person from data, service, caches and models, and prove it; stopped on the way, call it again."""
     from habitlab.privacy.user_control import forget
+    from habitlab.serving import state
+    from habitlab.serving.learning import registry
 
     _need_data(data)
     found = forget(user_id, data, folder, redis=redis, tell=_print)
@@ -470,7 +472,8 @@ def forget_(
     if found.left:
         return FAILED
     _print(f"{found.searched} files searched, the id stands in none")
-    _print("a server without a registered model holds the old one until it is started again")
+    if registry.current(state.folder(data, folder)) is None:
+        _print("a running server holds the model that it began with until it is started again")
     return DONE
 
 

@@ -36,7 +36,7 @@ def mark(folder: str | Path, user_id: str, word: str, now: datetime) -> None:
     own_folder(folder)
     with replacing(Path(folder) / FILE) as temporary:
         temporary.write_text(json.dumps(contents, indent=1, sort_keys=True) + "\n", "utf-8")
-        temporary.chmod(0o600)
+    (Path(folder) / FILE).chmod(0o600)
 
 
 def marks(folder: str | Path) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from habitlab.dataset import Dataset
 from habitlab.recommender.recommend import Recommender
+from habitlab.serving import forgotten
 from habitlab.serving.learning import registry
 from habitlab.serving.learning.registry import RegistryError
 from habitlab.simulation import simulate
@@ -78,6 +79,8 @@ def test_the_folder_of_a_service_is_its_owners_alone_whoever_makes_it_first(
     registry.register(tmp_path / "a" / "study.service", models[0], {})
     for path in (tmp_path / "a", tmp_path / "a" / "study.service", tmp_path / "a" / "study.service" / "registry"):
         assert path.stat().st_mode & 0o777 == 0o700
+    forgotten.mark(tmp_path / "b.service", "ann", forgotten.DONE, datetime(2026, 1, 1, tzinfo=UTC))
+    assert (tmp_path / "b.service" / forgotten.FILE).stat().st_mode & 0o777 == 0o600
 
 
 def test_8_1_e_rollback_goes_back_step_by_step(folder: Path) -> None:

@@ -195,7 +195,7 @@ def decide(
         reasons.append(f"{stated}: not yet told from {smallest_effect:g}")
     for rail, verdict in checked:
         low, high = _gain(rail.result, rail.better)
-        told = "" if verdict == "no readout" else f": change for the better from {low:.4g} to {high:.4g}"
+        told = "" if verdict == "no readout" else f": change for the better from {low + 0.0:.4g} to {high + 0.0:.4g}"
         reasons.append(f"guardrail {rail.name} {verdict}{told}, margin {rail.margin:g}")
     reasons += [f"guardrail {name} is missing" for name in missing]
     verdicts = {verdict for _, verdict in checked}

@@ -308,7 +308,9 @@ def as_text(log: Log, found: Check) -> str:
     lines = [", ".join(f"{count:,} {name}" for name, count in counts.items())]
     if counts["answers"]:
         times, hits = latency(log).iloc[0], hit_rate(log).iloc[0]
-        lines.append("latency " + ", ".join(f"{q} {1000 * times[q]:.3g} ms" for q in ("p50", "p95", "p99")))
+        lines.append(
+            "latency in the whole log " + ", ".join(f"{q} {1000 * times[q]:.3g} ms" for q in ("p50", "p95", "p99"))
+        )
         lines.append(f"first level {hits['hit_rate']:.1%}, errors {hits['errors']:.2%}")
     if counts["habits shown"]:
         adopted = adoption_24h(log).iloc[0]
@@ -320,8 +322,9 @@ def as_text(log: Log, found: Check) -> str:
         )
     lines += [f"left out, {reason}: {count:,}" for reason, count in left_out.items() if count]
     looked = sum(int(table["score"].notna().sum()) for table in found.anomalies.values() if len(table))
+    kinds = "by day" if found.by == "day" else f"by {found.by} or day"
     tested = int(found.drift["p_adjusted"].notna().sum())
-    lines.append(f"looked at {looked:,} values by {found.by} or day with enough history, and at {tested} features")
+    lines.append(f"looked at {looked:,} values {kinds} with enough history, and at {tested} features")
     lines += [f"ALERT {alert.message}" for alert in found.alerts]
     if found.proposal.retrain:
         lines.append("retraining is proposed; `habitlab retrain` compares and decides")
