@@ -334,7 +334,7 @@ class Recommender:
         since: Since | None = None,
         profiled: bool = True,
     ) -> Drawn:
-        """Draw the list that `recommend` tells, in which no language is left; raises as it does."""
+        """Draw the list that `recommend` tells, still without words of any language; raises as it does."""
         _check_number(k)
         moment = read_moment(at)
         compared = False

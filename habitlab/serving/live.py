@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,23 +52,29 @@ def find(data: str | Path, folder: str | Path) -> Live:
     return Live(fitted(load(data) if str(data) == "sample" else data))
 
 
-_passed_over: dict[Path, str] = {}  # of each folder what cannot be served: it is tried, and told of, once
+AGAIN = 60.0
+"""Seconds until what could not be read is tried again."""
+_passed_over: dict[Path, tuple[str, float]] = {}  # of each folder what could not be read, and when that was seen
 
 
-def newer(folder: str | Path, now: Live) -> Live | None:
-    """Return what has been put live since; None where nothing has, or it cannot be read: the old one stays."""
-    name = None
+def newer(folder: str | Path, now: Live, seconds: Callable[[], float] = time.monotonic) -> Live | None:
+    """Return what has been put live since; None where nothing has, or it cannot be read: the old one stays.
+
+    What cannot be read is told of once, and tried again after `AGAIN` seconds, which `seconds` counts from any start.
+    """
+    place, name = Path(folder), None
+    before, seen = _passed_over.get(place, ("", 0.0))
     try:
         name = registry.current(folder)
-        if name is None or name in (now.version, _passed_over.get(Path(folder))):
+        if name is None or name == now.version or (name == before and seconds() < seen + AGAIN):
             return None
         version, recommender = registry.load(folder)
     except (registry.RegistryError, OSError) as error:
         what = str(error) if name is None else name
-        if _passed_over.get(Path(folder)) != what:
+        if what != before:
             log.error("the model that was put live cannot be read, the old one stays: %s", error)
-        _passed_over[Path(folder)] = what
+        _passed_over[place] = what, seconds()
         return None
     if version.name != name:  # one that was live before
-        _passed_over[Path(folder)] = name
+        _passed_over[place] = name, seconds()
     return None if version.name == now.version else Live(recommender, version.learnt, version.name)

@@ -1,6 +1,7 @@
 """The model that is live, and people who are deleted, while a service runs."""
 
 import json
+import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from habitlab.recommender.recommend import Recommender
 from habitlab.serving import state
 from habitlab.serving.base import load
 from habitlab.serving.learning import registry
-from habitlab.serving.live import find
+from habitlab.serving.live import find, newer
 
 AT = "2024-05-06T07:30"
 USER = "u0000002"
@@ -53,11 +54,17 @@ def test_8_1_e_a_damaged_version_is_never_served(app, make, folder, world, recom
     client, service = app.test_client(), app.extensions["habitlab"]
     name = promote(folder, challenger, world)
     file = folder / "registry" / name / "recommender.model"
-    file.write_bytes(file.read_bytes()[:-100])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
     assert not service.renew()
     assert client.get(LIST).get_json()["model_version"] == recommender.version_
     assert not service.renew()
-    assert caplog.text.count("the old one stays") == 1  # it looks each second, and tells once
+    assert newer(folder, service.live, lambda: time.monotonic() + 100) is None
+    assert caplog.text.count("the old one stays") == 1  # it looks again and again, and tells once
+    file.write_bytes(whole)
+    assert not service.renew()
+    assert newer(folder, service.live, lambda: time.monotonic() + 300).recommender.version_ == challenger.version_
+    file.write_bytes(whole[:-100])
     assert find(world, folder).recommender.version_ == recommender.version_  # a new start does as well
 
 
