@@ -98,7 +98,7 @@ def create_app(
 def _guard(app: Flask, service: Service, token: Token | None, rate: Rate | None) -> None:
     @app.before_request
     def check() -> Response | None:
-        if rate is not None and not rate.allows(request.remote_addr or ""):
+        if rate is not None and request.path != "/healthz" and not rate.allows(request.remote_addr or ""):
             return _refuse(service, Refusal(429, "too many requests; wait a second"), {"Retry-After": "1"})
         if token is None:
             if not local_name(request.environ.get("HTTP_HOST", "")):

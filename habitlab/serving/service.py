@@ -30,11 +30,11 @@ from habitlab.serving.cache import Levels
 from habitlab.serving.exposures import ExposureLog
 from habitlab.serving.feature_store import FeatureStore
 from habitlab.serving.history import local
-from habitlab.serving.lists import Ready
+from habitlab.serving.lists import Key, Ready
 from habitlab.serving.live import Live, newer
 from habitlab.serving.metrics import Metrics
 from habitlab.serving.profiles import Directory, Profile
-from habitlab.serving.store import MemoryStore, RedisStore, SqliteStore, without_password
+from habitlab.serving.store import MemoryStore, RedisStore, SqliteStore, StoreError, without_password
 
 log = logging.getLogger(__name__)
 FIRST_YEAR, LAST_YEAR = 2000, 2100
@@ -303,9 +303,16 @@ class Service:
             database = "ok"
         except (sqlite3.Error, OSError, ValueError):
             database = "cannot be written now"
-        redis = self.levels.redis
-        known = "not used" if redis is None else "does not answer" if redis.breaker.open else "ok"
-        return {"model": self.live.recommender.version_, "database": database, "redis": known}
+        return {"model": self.live.recommender.version_, "database": database, "redis": self._redis()}
+
+    def _redis(self) -> str:
+        if self.levels.redis is None:
+            return "not used"
+        try:
+            self.levels.redis.store.get(Key("", "ready", 0, ""))
+        except StoreError:
+            return "does not answer"
+        return "ok"
 
 
 def _generator_of(instance: str, key: str) -> np.random.Generator:

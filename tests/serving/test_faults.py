@@ -266,6 +266,7 @@ def test_7_1_b_with_redis_stopped_hung_and_back_the_service_answers_as_before(ma
     assert client.get(LIST).get_json()["served_from"] == "redis"
     service.levels.redis.breaker._rest = 0.02
     redis.hang()
+    assert client.get("/readyz").get_json()["checks"]["redis"] == "does not answer"  # before anybody asks for a list
     for _ in range(5):
         assert client.get(LIST).get_json() == client.get(LIST).get_json() | {"served_from": "memory", "items": items}
     assert client.get("/readyz").get_json()["checks"]["redis"] == "does not answer"
