@@ -441,6 +441,17 @@ def test_8_1_e_what_was_rolled_back_stays_so_whatever_else_goes_live(tmp_path: P
     assert [one["version"] for one in registry.rolled_back(tmp_path)] == [names[1]]
 
 
+def test_8_1_e_where_no_version_can_be_read_there_is_nothing_to_compare_with(
+    tmp_path: Path, model: Any, caplog: Any
+) -> None:
+    name = registry.register(tmp_path, model, {})
+    registry.promote(tmp_path, name)
+    assert retrain._live(tmp_path).name == name
+    (tmp_path / state.REGISTRY / name / registry.MODEL).write_bytes(b"damaged")
+    assert retrain._live(tmp_path) is None
+    assert "nothing can be compared with" in caplog.text
+
+
 def test_8_1_c_the_same_recipe_and_data_make_the_same_model(people: Dataset, model: Any) -> None:
     assert Recipe().unfitted().fit(people).version_ == model.version_
 
