@@ -28,10 +28,9 @@ def measure(data: str, users: int) -> None:
     """Print processor seconds of each step, ratios and peak memory."""
     import gc
 
-    from habitlab.explanations.reasons import explain_list
-    from habitlab.recommender.draws import Drawn
     from habitlab.recommender.fitted import fitted
     from habitlab.serving import lists, state
+    from habitlab.serving.answers import word
     from habitlab.serving.batch import BLOCK, no_collector
     from habitlab.serving.live import Live
     from habitlab.serving.store import PUT, row_of
@@ -58,11 +57,6 @@ def measure(data: str, users: int) -> None:
     def draw(block: list[str], at: Sequence[datetime]) -> list[list[bytes]]:
         found = recommender.draw_many(block, 5, at, unprofiled=unprofiled)
         return [packed for drawn in found for packed in drawn.pack()]
-
-    def word(packed: bytes, at: datetime) -> None:
-        key = lists.Key("somebody", live.key, 0, lists.name(5, at))
-        drawn = Drawn.unpack(packed, recommender.record(5), 5, at)
-        lists.Ready.of(explain_list(recommender.tell(drawn)[0][0]), key).pack()
 
     reset_peak()
     before, tenth, read = peak(), 0.0, 0
@@ -91,7 +85,7 @@ def measure(data: str, users: int) -> None:
                 connection.executemany(PUT, rows)
             with timed("words for a read list"):  # of every hundredth person
                 for several in found[::100]:
-                    word(several[0], moments[0])
+                    word(recommender, lists.Key("somebody", live.key, 0, names[0]), several[0], "en").pack()
                     read += 1
             gc.collect()
             if begin <= users / 10:

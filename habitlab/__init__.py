@@ -42,7 +42,8 @@ def open_dataset(source: str | Path = SAMPLE, *, everybody: bool = False) -> Dat
     from habitlab.models.interactions import refused
 
     dataset = Dataset.load(source)
-    gone = set() if everybody else refused(_with_told(dataset, Path(source)), Purpose.RESEARCH)
+    if everybody or not (gone := refused(_said(dataset, Path(source)), Purpose.RESEARCH)):
+        return dataset
     gone &= set(dataset.users["user_id"])  # the service knows more people
     if not gone:
         return dataset
@@ -51,8 +52,9 @@ def open_dataset(source: str | Path = SAMPLE, *, everybody: bool = False) -> Dat
     return left.replace(metadata=left.metadata | {"refused_research": count})
 
 
-def _with_told(dataset: Dataset, source: Path) -> Dataset:
-    """Return the dataset with what was told to the service beside it about research."""
+def _said(dataset: Dataset, source: Path) -> Dataset:
+    """Return users and consents, with what was told to the service beside the data about research."""
+    from habitlab.dataset import Dataset
     from habitlab.refusals import told_to_service
 
     told = told_to_service(source)
@@ -62,7 +64,8 @@ def _with_told(dataset: Dataset, source: Path) -> Dataset:
 
     rows = pd.DataFrame(told, columns=["user_id", "at", "granted"]).assign(purpose="research")
     rows["at"] = pd.to_datetime(rows["at"], utc=True)
-    return dataset.replace(consents=pd.concat([dataset.consents.astype(object), rows.astype(object)]))
+    # Of these two tables alone: the dtypes of whatever stands in a dataset are looked at.
+    return Dataset(users=dataset.users, consents=pd.concat([dataset.consents.astype(object), rows.astype(object)]))
 
 
 def open_truth(source: str | Path) -> dict[str, float]:

@@ -537,7 +537,7 @@ class Recommender:
         lang: str,
     ) -> Recommendations:
         """Return the list of a record; `items` without what is somebody's."""
-        length = sum(habit >= 0 for habit in one["habits"])
+        length, parts = sum(habit >= 0 for habit in one["habits"]), self._parts
         filtered = {reason: count for reason, count in zip(context.REASONS, one["taken"], strict=True) if count}
         return Recommendations(
             user_id=user,
@@ -548,7 +548,7 @@ class Recommender:
                     reasons=[],
                     score=one["score"][place],
                     success_probability=None if isnan(one["chance"][place]) else one["chance"][place],
-                    contributions=dict(zip(self._parts, one["parts"][place], strict=True)),
+                    contributions=dict(zip(parts, one["parts"][place], strict=True)),
                     propensity=one["propensity"][place],
                     by_lot=one["by_lot"] and place == length - 1,
                     weekday=one["weekday"][place],
@@ -571,7 +571,7 @@ class Recommender:
             policy=f"blend {self.version_}, last place by lot {self.exploration:g}",
             language=lang,
             person=person,
-            neutral=dict(zip(self._parts, one["average"], strict=True)),
+            neutral=dict(zip(parts, one["average"], strict=True)),
             has_history=one["acted"],
             compared=one["compared"],
         )

@@ -2,9 +2,9 @@
 
 A run writes its lists beside those that are live, and nobody finds them until it is complete; then one small
 transaction puts it live in place of former ones of the same day, of other models, and of days that are over wherever
-people live; their lists are deleted afterwards. A run that was stopped goes on
-where it was when it is called again: what is done is what is there. Whoever changes meanwhile has another version of
-their profile, so nobody gets a list that does not count it; called again, a live run makes these lists anew.
+people live; their lists are deleted afterwards. A run that was stopped goes on where it was when it is called again:
+what is done is what is there. Whoever changes meanwhile has another version of their profile, so nobody gets a list
+that does not count it; called again, a live run makes these lists anew.
 """
 
 from __future__ import annotations

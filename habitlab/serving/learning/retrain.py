@@ -305,8 +305,10 @@ def retrain(
     challenger = recipe.unfitted().fit(told.dataset)
     lineage = registry.lineage_of(told.dataset, challenger, fitted_at=now, learnt=told.sequence)
     lineage |= {"recipe": asdict(recipe), "until": challenger.day_}
-    same = ("data", "code", "recipe")
-    if live is not None and not force and all(_plain(live.lineage.get(key)) == _plain(lineage[key]) for key in same):
+    same = (
+        live is not None and live.lineage.get("data") == lineage["data"] and registry.made_alike(live.lineage, lineage)
+    )
+    if live is not None and same and not force:
         if told.sequence:
             mark(folder, told.sequence, now)
         return Outcome("nothing new", None, live.name, told.new, ("neither data, code nor recipe changed",))
@@ -424,7 +426,3 @@ def _log(
         parameters = asdict(recipe) if role == "challenger" else {}
         row |= {"parameters": json.dumps(parameters), "metrics": json.dumps(metrics)}
         registry.log_run(folder, row)
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
