@@ -127,7 +127,7 @@ def test_9_2_d_export_tells_finished_lists_in_words_as_long_as_their_model_is_th
             "INSERT OR REPLACE INTO lists SELECT user_id, 'x', model_version, 0, body, '', NULL, 0 FROM lists"
         )
         connection.execute(
-            "INSERT OR REPLACE INTO lists SELECT user_id, '3 2026-03-01T00:00:00', 'm', 0, body, '', NULL, 0 FROM lists"
+            "INSERT OR REPLACE INTO lists SELECT user_id, '2 2026-03-02T00:00:00', 'm', 0, body, '', NULL, 0 FROM lists"
         )
         connection.execute("UPDATE lists SET body = x'00' WHERE key LIKE '%T18%'")
     told = {row["key"]: row["body"] for row in export(USER, data)["service"]["lists"]}
@@ -136,7 +136,7 @@ def test_9_2_d_export_tells_finished_lists_in_words_as_long_as_their_model_is_th
     assert all(item["reasons"] for item in told[f"2 {NOW.date()}T00:00:00"]["items"])
     assert told[f"2 {NOW.date()}T18:00:00"] is None  # damaged
     assert told["x"] is None  # no key that this version writes
-    assert told["3 2026-03-01T00:00:00"] is None  # another model's
+    assert told["2 2026-03-02T00:00:00"] is None  # another model's
 
 
 def test_9_2_d_forget_removes_a_person_from_everything_and_proves_it(after):
